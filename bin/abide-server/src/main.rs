@@ -1,0 +1,2 @@
+//! One node of an Abide cluster.
+fn main() {}

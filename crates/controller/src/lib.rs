@@ -1,0 +1,1 @@
+//! Liveness in, placement and leadership out.

@@ -1,0 +1,1 @@
+//! Drives one attempt of an invocation against its deployment.

@@ -1,0 +1,1 @@
+//! Stores segment replicas and fences stale epochs.

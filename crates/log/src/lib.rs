@@ -1,0 +1,1 @@
+//! The replicated log: chain, takeover, sequencer, reader.

@@ -1,0 +1,1 @@
+//! Puts the roles of one node together.

@@ -1,0 +1,1 @@
+//! Runs partitions: leader and follower loops, timers, outbox, routing.

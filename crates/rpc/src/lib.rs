@@ -1,0 +1,1 @@
+//! Messages between nodes and the connections that carry them.

@@ -1,0 +1,1 @@
+//! What is registered: deployments, services, handlers and their settings.

@@ -1,0 +1,1 @@
+//! Decides what each committed command does to invocations, journals, state and timers.

@@ -1,0 +1,1 @@
+//! Ids, keys, positions and epochs: the words that every crate shares; no I/O.

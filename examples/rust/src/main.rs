@@ -1,0 +1,2 @@
+//! Sample service.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Starts real clusters of real processes for tests.
