@@ -1,1 +1,20 @@
-//! Ids, keys, positions and epochs: the words that every crate shares; no I/O.
+//! The words that every crate shares: ids, keys, positions, epochs and times. Values that do nothing.
+//!
+//! Start at [`InvocationId`] for what clients see and at [`Lsn`] for what the log counts. Nothing here
+//! fails but the parsers, waits or logs.
+
+mod codec;
+mod ids;
+mod partitioning;
+mod position;
+mod role;
+mod target;
+mod time;
+
+pub use codec::IdError;
+pub use ids::{AwakeableId, DeploymentId, InvocationId, SubscriptionId};
+pub use partitioning::{PartitionId, PartitionKey, partition_of, partition_range};
+pub use position::{Epoch, Generation, Lsn, NodeId, NodeIncarnation};
+pub use role::{Role, RoleError};
+pub use target::{HandlerKind, InvocationTarget, ServiceKind};
+pub use time::Timestamp;
