@@ -1,0 +1,215 @@
+//! What the front doors ask of partitions: the requests, their answers and why they may fail.
+
+use std::time::Duration;
+
+use abide_schema::Retention;
+use abide_service_protocol::Failure;
+use abide_types::{DeploymentId, InvocationId, InvocationTarget, PartitionId, Timestamp};
+use bytes::Bytes;
+
+/// A new invocation, or a repetition of one: the id decides.
+#[derive(Debug, Clone)]
+pub struct NewInvocation {
+    /// Chosen by the front door before the first try and kept through all tries, so that a repetition after a
+    /// change of leader joins the first.
+    pub id: InvocationId,
+    /// What is invoked, as the schema resolves it now.
+    pub target: InvocationTarget,
+    /// Headers for the handler, in order.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub input: Bytes,
+    /// The client's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// Not before this time; `None` is now.
+    pub execute_at: Option<Timestamp>,
+    /// How long result and journal are kept.
+    pub retention: Retention,
+}
+
+/// How an invocation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The handler's result.
+    Success(Bytes),
+    /// The terminal failure.
+    Failure(Failure),
+}
+
+/// A finished invocation, as a waiting client sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Set when the answer comes from a retained completion: when that expires.
+    pub expires_at: Option<Timestamp>,
+    /// Service and handler, for the content type of the answer.
+    pub target: InvocationTarget,
+}
+
+/// Whether a send created the invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// `false`: the same id was there before.
+    pub new: bool,
+    /// When it is due, for a delayed one.
+    pub execute_at: Option<Timestamp>,
+}
+
+/// The answer to an attach or output request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attached {
+    /// It has ended.
+    Finished(Finished),
+    /// It has not ended yet (output only).
+    NotReady,
+    /// No such invocation, or no longer.
+    NotFound,
+}
+
+/// The answer to an operator's request on one invocation (admin reference, section 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operated {
+    /// Done.
+    Done,
+    /// On its way: a running handler has been told.
+    Appended,
+    /// No such invocation.
+    NotFound,
+    /// It has ended already.
+    AlreadyCompleted,
+    /// It has not ended yet.
+    NotCompleted,
+    /// It is not in a state in which this can be done.
+    WrongState,
+}
+
+/// What can be done to one invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Tell the handler to stop; one that has not started ends at once.
+    Cancel,
+    /// End at once, callees as well.
+    Kill,
+    /// Start again what is paused, backing off or suspended.
+    Resume,
+    /// Stop attempts until it is resumed.
+    Pause,
+    /// Forget a completed invocation.
+    Purge,
+    /// Forget the journal of a completed invocation.
+    PurgeJournal,
+}
+
+/// Where an invocation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvocationStatus {
+    /// Waits for its time.
+    Scheduled,
+    /// Waits for its key.
+    Pending,
+    /// May run, but waits for a slot.
+    Ready,
+    /// An attempt runs.
+    Running,
+    /// An attempt failed; the next one waits.
+    BackingOff,
+    /// Waits for a completion or signal.
+    Suspended,
+    /// Waits for an operator.
+    Paused,
+    /// Has ended.
+    Completed,
+}
+
+impl InvocationStatus {
+    /// The name in listings and SQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::BackingOff => "backing-off",
+            Self::Suspended => "suspended",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// One invocation in a listing.
+#[derive(Debug, Clone)]
+pub struct InvocationInfo {
+    /// Its id.
+    pub id: InvocationId,
+    /// The partition that owns it.
+    pub partition: PartitionId,
+    /// What is invoked.
+    pub target: InvocationTarget,
+    /// Where it stands.
+    pub status: InvocationStatus,
+    /// The key under which it was made idempotent.
+    pub idempotency_key: Option<String>,
+    /// The invocation that called it.
+    pub invoked_by: Option<InvocationId>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its record last changed.
+    pub modified_at: Timestamp,
+    /// When it is due, if scheduled.
+    pub execute_at: Option<Timestamp>,
+    /// Where it is pinned.
+    pub deployment: Option<DeploymentId>,
+    /// Entries in its journal.
+    pub journal_length: u32,
+    /// Failed attempts since the last stored entry; known on the leader only.
+    pub retry_count: u32,
+    /// The last failure of an attempt: code, message, documented code.
+    pub last_failure: Option<(u32, String, Option<String>)>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}
+
+/// Which invocations a listing wants. Empty fields do not filter.
+#[derive(Debug, Clone, Default)]
+pub struct InvocationFilter {
+    /// Of this service.
+    pub service: Option<String>,
+    /// Of this key.
+    pub key: Option<String>,
+    /// In this status.
+    pub status: Option<InvocationStatus>,
+    /// At most so many over all partitions; 0 stands for 1000.
+    pub limit: usize,
+}
+
+/// Why a request got no answer from its partition.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RouteError {
+    /// Not done: no leader was found in time.
+    #[error("partition {partition} has no leader that answers after {waited:?}")]
+    NoLeader {
+        /// The partition.
+        partition: PartitionId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Not done: the leader has too much to do.
+    #[error("partition {partition} is overloaded")]
+    Overloaded {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The partition cannot go on; an operator has to look.
+    #[error("partition {partition} stopped: {reason}")]
+    Stopped {
+        /// The partition.
+        partition: PartitionId,
+        /// What it said.
+        reason: String,
+    },
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+}
