@@ -1,1 +1,13 @@
 //! Liveness in, placement and leadership out.
+//!
+//! [`plan()`] decides what has to change in the partition table; it is a pure function of a [`Cluster`]. The
+//! [`Controller`] feeds it on the node that leads the metadata plane and commits what it says. Not here: the taking
+//! over itself, which the elected node does by the log's rules when it sees its name in the table.
+
+mod cluster;
+mod leadership;
+mod plan;
+mod replicas;
+
+pub use cluster::{Budget, Cluster, Health, Member, Placement};
+pub use plan::plan;
