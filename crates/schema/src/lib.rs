@@ -1,1 +1,23 @@
-//! What is registered: deployments, services, handlers and their settings.
+//! What is registered: deployments, the services they offer, and how their handlers are to be run.
+//!
+//! [`Schema`] is a value. It is read from and written to one JSON document of the metadata plane, every change is
+//! a pure function from one schema to the next, and the hot paths ask it for a [`ResolvedHandler`], whose settings
+//! have the server's defaults filled in. Start at [`Schema::resolve`].
+
+mod document;
+pub mod duration;
+mod payload;
+mod schema;
+mod settings;
+
+pub use document::DocumentError;
+pub use payload::{
+    ContentTypeRule, ContentTypeRuleError, InputError, InputRule, InputRules, OutputRule,
+};
+pub use schema::{
+    Deployment, Handler, HttpVersion, ProtocolType, ResolveError, ResolvedHandler, Schema,
+    ServiceRevision, ServiceView,
+};
+pub use settings::{
+    Defaults, HandlerSettings, OnMaxAttempts, Overrides, Retention, RetryOverrides, RetryPolicy,
+};
