@@ -52,6 +52,15 @@ pub enum Health {
 }
 
 impl Health {
+    /// The name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stable | Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Dead | Self::Lost => "dead",
+        }
+    }
+
     /// Whether the process answers.
     pub const fn answers(self) -> bool {
         matches!(self, Self::Stable | Self::Alive)

@@ -5,9 +5,14 @@
 //! over itself, which the elected node does by the log's rules when it sees its name in the table.
 
 mod cluster;
+mod driver;
 mod leadership;
+mod liveness;
+mod picture;
 mod plan;
 mod replicas;
 
 pub use cluster::{Budget, Cluster, Health, Member, Placement};
+pub use driver::{Controller, ControllerOptions, ControllerParts};
+pub use liveness::{Contact, Detector, LivenessOptions};
 pub use plan::plan;
