@@ -244,7 +244,7 @@ impl Fabric {
     }
 
     /// Serves a connection that another node dialled, until it ends. The preface is consumed already
-    /// (see [`crate::sniff`]).
+    /// (see [`crate::sniff`]). Whoever accepted it sets `TCP_NODELAY`: answers are not to wait for more.
     pub async fn accept<S>(self: &Arc<Self>, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

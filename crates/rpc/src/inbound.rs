@@ -23,7 +23,7 @@ enum RejectError {
     #[error("the node belongs to another cluster: its fingerprint is {theirs:016x}")]
     Fingerprint { theirs: u64 },
     #[error("{0} is the node that was dialled")]
-    Self_(NodeId),
+    Dialled(NodeId),
     #[error("generation {theirs} of {node} is superseded by {known}")]
     Stale {
         node: NodeId,
@@ -201,7 +201,7 @@ fn judge(shared: &Shared, kind: Kind, payload: &[u8]) -> Result<(Arc<Node>, Hell
         });
     }
     if hello.node == shared.identity.node {
-        return Err(RejectError::Self_(hello.node));
+        return Err(RejectError::Dialled(hello.node));
     }
     let node = shared.node(hello.node).ok_or(RejectError::TooMany)?;
     if !node.learn(hello.generation) {
