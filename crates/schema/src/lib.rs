@@ -7,12 +7,17 @@
 mod document;
 pub mod duration;
 mod payload;
+mod register;
 mod schema;
 mod settings;
 
 pub use document::DocumentError;
 pub use payload::{
     ContentTypeRule, ContentTypeRuleError, InputError, InputRule, InputRules, OutputRule,
+};
+pub use register::{
+    Discovered, RegisterError, RegisterOptions, Registered, ServiceChanges, UpdateDeploymentError,
+    UpdateServiceError, register, update_deployment, update_service,
 };
 pub use schema::{
     Deployment, Handler, HttpVersion, ProtocolType, ResolveError, ResolvedHandler, Schema,
