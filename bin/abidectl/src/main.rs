@@ -1,2 +1,28 @@
-//! The operators' command line.
-fn main() {}
+//! The operators' command line: asks any node about the cluster.
+
+mod cli;
+mod client;
+mod commands;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: &Cli) -> Result<(), Failure> {
+    let text = commands::run(cli).await?;
+    output::print(&text)
+}

@@ -183,7 +183,8 @@ impl Driver {
         peers: &BTreeMap<NodeId, PeerState>,
     ) -> Option<Instant> {
         let fabric = &self.fabric;
-        let contacts = picture::contacts(self.own, now, view, peers, |node| fabric.last_heard(node));
+        let contacts =
+            picture::contacts(self.own, now, view, peers, |node| fabric.last_heard(node));
         let (health, due) = self.detector.assess(now, &contacts);
         self.health.send_if_modified(|known| {
             for (node, state) in &health {
@@ -226,7 +227,9 @@ impl Driver {
         if moves.is_empty() {
             return None;
         }
-        if let Some(next) = self.balanced_at.map(|at| at + self.options.balance_interval)
+        if let Some(next) = self
+            .balanced_at
+            .map(|at| at + self.options.balance_interval)
             && next > now
         {
             return Some(next);
@@ -259,7 +262,11 @@ impl Driver {
         };
         if there < quorum {
             if since == now {
-                tracing::info!(there, quorum, "partitions are placed when enough nodes are there");
+                tracing::info!(
+                    there,
+                    quorum,
+                    "partitions are placed when enough nodes are there"
+                );
             }
             return Some(None);
         }
@@ -275,7 +282,8 @@ impl Driver {
     ) -> Option<Instant> {
         let table = picture::changed(&view.partition_table, changes);
         let wait = self.options.commit_timeout;
-        let committed = tokio::time::timeout(wait, self.metadata.commit(Txn::new().replace(&table))).await;
+        let committed =
+            tokio::time::timeout(wait, self.metadata.commit(Txn::new().replace(&table))).await;
         let seen = match committed {
             Ok(Ok(version)) => {
                 for (partition, placement) in changes {

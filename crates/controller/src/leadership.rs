@@ -17,7 +17,10 @@ pub(crate) struct Leadership<'a> {
 }
 
 impl<'a> Leadership<'a> {
-    pub(crate) fn of(cluster: &'a Cluster, replicas: &'a BTreeMap<PartitionId, Vec<NodeId>>) -> Self {
+    pub(crate) fn of(
+        cluster: &'a Cluster,
+        replicas: &'a BTreeMap<PartitionId, Vec<NodeId>>,
+    ) -> Self {
         Self {
             cluster,
             replicas,
@@ -112,7 +115,11 @@ impl<'a> Leadership<'a> {
 
     /// The shortest row of moves that takes one partition off a node that leads two more than another.
     fn improvement(&self, touched: &BTreeSet<PartitionId>) -> Option<Vec<(PartitionId, NodeId)>> {
-        let mut busiest: Vec<(usize, NodeId)> = self.load.iter().map(|(node, load)| (*load, *node)).collect();
+        let mut busiest: Vec<(usize, NodeId)> = self
+            .load
+            .iter()
+            .map(|(node, load)| (*load, *node))
+            .collect();
         busiest.sort_unstable_by(|left, right| right.cmp(left));
         busiest
             .into_iter()
@@ -125,7 +132,8 @@ impl<'a> Leadership<'a> {
         load: usize,
         touched: &BTreeSet<PartitionId>,
     ) -> Option<Vec<(PartitionId, NodeId)>> {
-        let mut reached: BTreeMap<NodeId, Option<(NodeId, PartitionId)>> = BTreeMap::from([(from, None)]);
+        let mut reached: BTreeMap<NodeId, Option<(NodeId, PartitionId)>> =
+            BTreeMap::from([(from, None)]);
         let mut queue = VecDeque::from([from]);
         while let Some(node) = queue.pop_front() {
             if self.load[&node] + 2 <= load {

@@ -109,9 +109,9 @@ impl Detector {
                 dead_since: known.and_then(|track| track.dead_since),
                 ..fresh
             });
-        let heard = contact
-            .last_heard
-            .map_or(self.listening_since, |heard| heard.max(self.listening_since));
+        let heard = contact.last_heard.map_or(self.listening_since, |heard| {
+            heard.max(self.listening_since)
+        });
         let silent_at = heard + options.failure_timeout;
         let verdict = if contact.connected && now < silent_at {
             track.met = true;
@@ -144,7 +144,10 @@ impl Detector {
                 if lost_at <= now {
                     (Health::Lost, again)
                 } else {
-                    (Health::Dead, Some(again.map_or(lost_at, |again| again.min(lost_at))))
+                    (
+                        Health::Dead,
+                        Some(again.map_or(lost_at, |again| again.min(lost_at))),
+                    )
                 }
             }
         };
@@ -261,8 +264,14 @@ mod tests {
         scene.health(10);
         let contacts = BTreeMap::from([(NodeId(2), scene.contact)]);
         let late = scene.start + Duration::from_secs(20);
-        assert_eq!(scene.detector.assess(late, &contacts).0[&NodeId(2)], Health::Stable);
+        assert_eq!(
+            scene.detector.assess(late, &contacts).0[&NodeId(2)],
+            Health::Stable
+        );
         let later = late + OPTIONS.failure_timeout;
-        assert_eq!(scene.detector.assess(later, &contacts).0[&NodeId(2)], Health::Dead);
+        assert_eq!(
+            scene.detector.assess(later, &contacts).0[&NodeId(2)],
+            Health::Dead
+        );
     }
 }

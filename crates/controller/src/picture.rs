@@ -23,8 +23,10 @@ pub(crate) struct Reports {
 impl Reports {
     /// Takes the place of what was reported in other generations of the node.
     pub(crate) fn forget_others(&mut self, of: NodeIncarnation) {
-        self.leaving.retain(|other| other.node != of.node || *other == of);
-        self.behind.retain(|other, _| other.node != of.node || *other == of);
+        self.leaving
+            .retain(|other| other.node != of.node || *other == of);
+        self.behind
+            .retain(|other, _| other.node != of.node || *other == of);
     }
 }
 

@@ -19,13 +19,16 @@ pub fn plan(cluster: &Cluster) -> BTreeMap<PartitionId, Placement> {
     for (partition, replicas) in replicas {
         let current = cluster.table.get(&partition);
         let leader = leaders.get(&partition).copied();
-        let unchanged = current
-            .is_some_and(|current| current.replicas == replicas && current.leader == leader);
+        let unchanged =
+            current.is_some_and(|current| current.replicas == replicas && current.leader == leader);
         // Without a leader an epoch would have no owner: the placement waits until somebody can lead.
         if unchanged || leader.is_none() {
             continue;
         }
-        let epoch = current.map(|current| current.epoch).unwrap_or_default().next();
+        let epoch = current
+            .map(|current| current.epoch)
+            .unwrap_or_default()
+            .next();
         changes.insert(
             partition,
             Placement {

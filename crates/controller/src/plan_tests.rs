@@ -61,7 +61,9 @@ impl Scene {
         let mut text = String::new();
         for (partition, placement) in plan(&self.cluster) {
             let replicas: Vec<String> = placement.replicas.iter().map(NodeId::to_string).collect();
-            let leader = placement.leader.map_or("-".to_owned(), |leader| leader.to_string());
+            let leader = placement
+                .leader
+                .map_or("-".to_owned(), |leader| leader.to_string());
             let _ = writeln!(
                 text,
                 "{partition} {} {leader} of {}",
@@ -289,7 +291,9 @@ impl Scene {
             Event::Leave(node) => self.member(node).leaving = true,
             Event::Drain(node) => self.member(node).eligible = false,
             Event::Behind(partition, node) => {
-                self.cluster.behind.insert((PartitionId(partition), id(node)));
+                self.cluster
+                    .behind
+                    .insert((PartitionId(partition), id(node)));
             }
             Event::CaughtUp => self.cluster.behind.clear(),
             Event::Budget(leaders, replicas) => self.cluster.budget = Budget { leaders, replicas },
@@ -300,10 +304,23 @@ impl Scene {
     /// One plan, held against the rules.
     fn checked_step(&mut self) -> Result<bool, TestCaseError> {
         let changes = plan(&self.cluster);
-        prop_assert_eq!(&changes, &plan(&self.cluster), "equal states have equal plans");
+        prop_assert_eq!(
+            &changes,
+            &plan(&self.cluster),
+            "equal states have equal plans"
+        );
         for (partition, placement) in &changes {
-            let before = self.cluster.table.get(partition).cloned().unwrap_or_default();
-            prop_assert_eq!(placement.epoch, before.epoch.next(), "an epoch is granted once");
+            let before = self
+                .cluster
+                .table
+                .get(partition)
+                .cloned()
+                .unwrap_or_default();
+            prop_assert_eq!(
+                placement.epoch,
+                before.epoch.next(),
+                "an epoch is granted once"
+            );
             let distinct: BTreeSet<_> = placement.replicas.iter().collect();
             prop_assert_eq!(distinct.len(), placement.replicas.len());
             let new: Vec<_> = placement
@@ -318,7 +335,11 @@ impl Scene {
             prop_assert_eq!(member.generation, leader.generation);
             prop_assert!(!member.health.is_dead());
             if self.cluster.budget == Budget::NONE {
-                prop_assert!(self.has_reason(&before), "moved without reason: {:?}", before);
+                prop_assert!(
+                    self.has_reason(&before),
+                    "moved without reason: {:?}",
+                    before
+                );
             }
         }
         let changed = !changes.is_empty();
@@ -333,7 +354,9 @@ impl Scene {
             .iter()
             .filter(|node| self.cluster.keeps_replicas(**node))
             .count();
-        let led = placement.leader.is_some_and(|leader: NodeIncarnation| self.cluster.leads(leader));
+        let led = placement
+            .leader
+            .is_some_and(|leader: NodeIncarnation| self.cluster.leads(leader));
         !led || kept != self.cluster.replicas_wanted() || kept != placement.replicas.len()
     }
 

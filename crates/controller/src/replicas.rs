@@ -87,7 +87,8 @@ impl<'a> Replicas<'a> {
             let gone = match outcast {
                 // The last copies are not given up before there are others.
                 Some(node) if kept >= self.wanted && kept > 0 => node,
-                None if kept > self.wanted && self.wanted > 0 => match self.least_useful(partition) {
+                None if kept > self.wanted && self.wanted > 0 => match self.least_useful(partition)
+                {
                     Some(node) => node,
                     None => return,
                 },
@@ -114,7 +115,8 @@ impl<'a> Replicas<'a> {
             .copied()
             .filter(|node| Some(*node) != leader)
             .max_by_key(|node| {
-                let others: Vec<NodeId> = set.iter().copied().filter(|other| other != node).collect();
+                let others: Vec<NodeId> =
+                    set.iter().copied().filter(|other| other != node).collect();
                 (
                     self.health(*node),
                     self.cluster.behind.contains(&(partition, *node)),
@@ -156,11 +158,13 @@ impl<'a> Replicas<'a> {
         }
     }
 
-    fn improvement(&self, touched: &BTreeSet<PartitionId>) -> Option<(PartitionId, NodeId, NodeId)> {
-        let takers = self
-            .load
-            .iter()
-            .filter(|(node, _)| self.cluster.takes_replicas(**node) && self.health(**node) == Health::Stable);
+    fn improvement(
+        &self,
+        touched: &BTreeSet<PartitionId>,
+    ) -> Option<(PartitionId, NodeId, NodeId)> {
+        let takers = self.load.iter().filter(|(node, _)| {
+            self.cluster.takes_replicas(**node) && self.health(**node) == Health::Stable
+        });
         let mut takers: Vec<(usize, NodeId)> = takers.map(|(node, load)| (*load, *node)).collect();
         takers.sort_unstable();
         let mut givers: Vec<(usize, NodeId)> = self
@@ -176,11 +180,9 @@ impl<'a> Replicas<'a> {
                 if most < &(least + 2) {
                     break;
                 }
-                let movable = self
-                    .sets
-                    .keys()
-                    .copied()
-                    .find(|partition| !touched.contains(partition) && self.may_move(*partition, *from, *to));
+                let movable = self.sets.keys().copied().find(|partition| {
+                    !touched.contains(partition) && self.may_move(*partition, *from, *to)
+                });
                 if let Some(partition) = movable {
                     return Some((partition, *from, *to));
                 }
@@ -195,9 +197,9 @@ impl<'a> Replicas<'a> {
             return false;
         }
         // One cold replica at a time, and the leader's own does not move under it unless it is the only one.
-        let settled = set
-            .iter()
-            .all(|node| self.health(*node).answers() && !self.cluster.behind.contains(&(partition, *node)));
+        let settled = set.iter().all(|node| {
+            self.health(*node).answers() && !self.cluster.behind.contains(&(partition, *node))
+        });
         if !settled || (self.leader(partition) == Some(from) && set.len() > 1) {
             return false;
         }

@@ -1,0 +1,155 @@
+//! The connection to whichever node answers first.
+
+use abide_rpc::proto::cluster::cluster_client::ClusterClient;
+use abide_rpc::proto::cluster::{
+    ClusterStatus, DescribeCluster, GetDocument, GetDocumentReply, GetLogs, LogEntry,
+};
+use abide_rpc::proto::metadata::metadata_client::MetadataClient;
+use abide_rpc::proto::metadata::{ProvisionRequest, ProvisionSpec, provision_reply};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cli::Target;
+use crate::failure::Failure;
+
+/// Largest answer that is taken.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// One node.
+pub(crate) struct Node {
+    address: String,
+    channel: Channel,
+}
+
+impl Node {
+    /// Connects to the first of the addresses at which somebody listens.
+    pub(crate) async fn connect(target: &Target) -> Result<Self, Failure> {
+        let mut tried = Vec::new();
+        for address in &target.address {
+            let endpoint = endpoint(address)?
+                .connect_timeout(target.connect_timeout())
+                .timeout(target.request_timeout());
+            match endpoint.connect().await {
+                Ok(channel) => {
+                    let address = address.trim().to_owned();
+                    return Ok(Self { address, channel });
+                }
+                Err(error) => tried.push(format!("{address}: {}", root_cause(&error))),
+            }
+        }
+        Err(Failure::Unreachable { tried })
+    }
+
+    pub(crate) async fn describe(&self) -> Result<ClusterStatus, Failure> {
+        let mut client = self.cluster();
+        let answer = client.describe(DescribeCluster {}).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
+    }
+
+    pub(crate) async fn logs(&self, partitions: &[u16]) -> Result<Vec<LogEntry>, Failure> {
+        let partitions = partitions.iter().copied().map(u32::from).collect();
+        let answer = self.cluster().logs(GetLogs { partitions }).await;
+        answer
+            .map(|answer| answer.into_inner().logs)
+            .map_err(|status| self.failure(&status))
+    }
+
+    pub(crate) async fn document(
+        &self,
+        key: String,
+        linearizable: bool,
+    ) -> Result<GetDocumentReply, Failure> {
+        let answer = self
+            .cluster()
+            .document(GetDocument { key, linearizable })
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// Forms a cluster; the fingerprint of the new one.
+    pub(crate) async fn provision(&self, spec: ProvisionSpec) -> Result<u64, Failure> {
+        let mut client = MetadataClient::new(self.channel.clone());
+        let request = ProvisionRequest { spec: Some(spec) };
+        let answer = client
+            .provision(request)
+            .await
+            .map_err(|status| self.failure(&status))?;
+        match answer.into_inner().outcome {
+            Some(provision_reply::Outcome::Provisioned(fingerprint)) => Ok(fingerprint),
+            Some(provision_reply::Outcome::AlreadyProvisioned(fingerprint)) => {
+                Err(Failure::AlreadyProvisioned { fingerprint })
+            }
+            Some(provision_reply::Outcome::Invalid(detail)) => Err(self.refused(detail)),
+            None => Err(self.refused("an answer that this program does not know".to_owned())),
+        }
+    }
+
+    fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    fn failure(&self, status: &tonic::Status) -> Failure {
+        Failure::of(&self.address, status)
+    }
+
+    fn refused(&self, detail: String) -> Failure {
+        Failure::Refused {
+            address: self.address.clone(),
+            detail,
+        }
+    }
+}
+
+/// Takes `http://host:port` and `host:port`.
+fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    let address = address.trim();
+    let url = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let fail = |detail: String| Failure::Address {
+        address: address.to_owned(),
+        detail,
+    };
+    let endpoint = Endpoint::from_shared(url).map_err(|error| fail(root_cause(&error)))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") if endpoint.uri().authority().is_some() => Ok(endpoint),
+        Some(other) if other != "http" => {
+            Err(fail(format!("'{other}' is not supported, only http")))
+        }
+        _ => Err(fail("the host is missing".to_owned())),
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_lack_the_scheme_but_not_the_host() {
+        assert_eq!(
+            endpoint("node1:5122").unwrap().uri().to_string(),
+            "http://node1:5122/"
+        );
+        assert!(endpoint(" http://node1:5122/").is_ok());
+        for wrong in ["", "https://node1:5122", "http://", "a b"] {
+            assert!(
+                matches!(endpoint(wrong), Err(Failure::Address { .. })),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Why a command failed, what that says on stderr and which exit code it takes.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use tonic::Code;
+
+/// A command that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("'{address}' is not the address of a node: {detail}")]
+    Address { address: String, detail: String },
+    #[error("no node answers: {}", .tried.join("; "))]
+    Unreachable { tried: Vec<String> },
+    #[error("the node at {address} has not joined a cluster: {detail}")]
+    NotJoined { address: String, detail: String },
+    #[error("{address} answers: {detail}")]
+    Refused { address: String, detail: String },
+    #[error("'{text}' is not an invocation id")]
+    InvocationId { text: String },
+    #[error("partition {partition} does not exist")]
+    NoPartition { partition: u16, count: u32 },
+    #[error("there is no document '{key}'")]
+    NoDocument { key: String },
+    #[error("the cluster is provisioned already, its fingerprint is {fingerprint:016x}")]
+    AlreadyProvisioned { fingerprint: u64 },
+    #[error("cannot write the answer: {0}")]
+    Output(io::Error),
+}
+
+impl Failure {
+    /// What a node's answer means.
+    pub(crate) fn of(address: &str, status: &tonic::Status) -> Self {
+        let address = address.to_owned();
+        let detail = status.message().to_owned();
+        match status.code() {
+            Code::FailedPrecondition => Self::NotJoined { address, detail },
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unreachable {
+                tried: vec![format!("{address}: {detail}")],
+            },
+            Code::Unimplemented => Self::Refused {
+                address,
+                detail: "it does not know this command; is it an Abide node of this version?"
+                    .to_owned(),
+            },
+            _ => Self::Refused { address, detail },
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Address { .. } => Some("an address is http://HOST:PORT of a node port".to_owned()),
+            Self::Unreachable { .. } => Some(
+                "`--address` or ABIDECTL_ADDRESS names other nodes; the node port is 5122 unless configured"
+                    .to_owned(),
+            ),
+            Self::NotJoined { .. } => {
+                Some("`abidectl provision` forms a new cluster, if there is none to join".to_owned())
+            }
+            Self::InvocationId { .. } => Some("an invocation id begins with inv_ and has 44 characters".to_owned()),
+            Self::NoPartition { count, .. } => Some(format!(
+                "`abidectl partitions list` shows the {count} partitions of this cluster"
+            )),
+            Self::NoDocument { .. } => Some("`abidectl metadata get` lists the keys".to_owned()),
+            Self::AlreadyProvisioned { .. } => Some("`abidectl status` shows it".to_owned()),
+            Self::Refused { .. } | Self::Output(_) => None,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Address { .. } | Self::InvocationId { .. } => 2,
+            Self::Unreachable { .. }
+            | Self::NotJoined { .. }
+            | Self::Refused { .. }
+            | Self::NoPartition { .. }
+            | Self::NoDocument { .. }
+            | Self::AlreadyProvisioned { .. }
+            | Self::Output(_) => 1,
+        }
+    }
+
+    /// Says so on stderr.
+    pub(crate) fn report(&self) -> ExitCode {
+        let mut stderr = io::stderr().lock();
+        let colour = stderr.is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let (red, plain) = if colour {
+            ("\x1b[31m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        // There is nowhere left to report a stderr that does not take it.
+        let _ = writeln!(stderr, "{red}error:{plain} {self}");
+        if let Some(hint) = self.hint() {
+            let _ = writeln!(stderr, "hint: {hint}");
+        }
+        ExitCode::from(self.exit_code())
+    }
+}
