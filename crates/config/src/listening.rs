@@ -1,0 +1,71 @@
+//! The ports for clients and operators.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::{ByteCount, duration, ip_option};
+
+/// Calls by clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IngressConfig {
+    /// Address to bind. Unset takes the node's.
+    #[serde(with = "ip_option", skip_serializing_if = "Option::is_none")]
+    pub bind_ip: Option<IpAddr>,
+    /// Port to bind. 0 takes a free one.
+    pub bind_port: u16,
+    /// URL under which clients reach this ingress, for listings. Unset is made from the node's address.
+    pub advertised_address: Option<String>,
+    /// The longest request body; a longer one is refused with 413. Unset is `networking.message-size-limit`.
+    pub request_size_limit: Option<ByteCount>,
+    /// Requests at a time; more get 429. Unset does not limit them, which leaves memory to the clients.
+    pub concurrent_api_requests_limit: Option<NonZeroU32>,
+    /// Streams at a time of one HTTP/2 connection. Unset leaves it to the library.
+    pub http2_max_concurrent_streams: Option<NonZeroU32>,
+    /// How long requests in progress may take to end when the node stops.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for IngressConfig {
+    fn default() -> Self {
+        Self {
+            bind_ip: None,
+            bind_port: 8080,
+            advertised_address: None,
+            request_size_limit: None,
+            concurrent_api_requests_limit: None,
+            http2_max_concurrent_streams: None,
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The admin API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AdminConfig {
+    /// Address to bind. Unset takes the node's.
+    #[serde(with = "ip_option", skip_serializing_if = "Option::is_none")]
+    pub bind_ip: Option<IpAddr>,
+    /// Port to bind. 0 takes a free one.
+    pub bind_port: u16,
+    /// URL under which operators reach this admin API, for listings. Unset is made from the node's address.
+    pub advertised_address: Option<String>,
+    /// Requests at a time; more get 429. Unset does not limit them.
+    pub concurrent_api_requests_limit: Option<NonZeroU32>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            bind_ip: None,
+            bind_port: 9070,
+            advertised_address: None,
+            concurrent_api_requests_limit: None,
+        }
+    }
+}
