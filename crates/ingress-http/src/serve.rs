@@ -1,0 +1,145 @@
+//! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, told apart by their first bytes.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use abide_processor::Router;
+use abide_schema::Schema;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::handle::Door;
+use crate::options::IngressOptions;
+
+/// Pause after the system refused a connection, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// A peer that is silent for so long is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The HTTP front door.
+pub struct Ingress {
+    door: Arc<Door>,
+}
+
+impl Ingress {
+    /// A door that serves what `schema` holds and asks `router`.
+    pub fn new(
+        options: IngressOptions,
+        router: Router,
+        schema: watch::Receiver<Arc<Schema>>,
+    ) -> Self {
+        Self {
+            door: Arc::new(Door::new(options, router, schema)),
+        }
+    }
+
+    /// Serves until `shutdown`; then takes no more connections, lets requests in progress end for a while, and
+    /// drops the rest.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        let builder = Arc::new(self.builder());
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let connection = Connection {
+                        door: self.door.clone(),
+                        builder: builder.clone(),
+                        shutdown: shutdown.clone(),
+                        cut: cut.clone(),
+                    };
+                    connections.spawn(connection.serve(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        let drain = self.door.options.drain;
+        if tokio::time::timeout(drain, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                connections = connections.len(),
+                "dropping what has not ended"
+            );
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let streams = self.door.options.http2_streams_max;
+        let mut http2 = builder.http2();
+        http2
+            .timer(TokioTimer::new())
+            .adaptive_window(true)
+            .keep_alive_interval(KEEP_ALIVE);
+        if let Some(streams) = streams {
+            http2.max_concurrent_streams(streams.get());
+        }
+        builder
+    }
+}
+
+struct Connection {
+    door: Arc<Door>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let metrics = &self.door.metrics;
+        metrics.connections_created.increment(1);
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%error, "socket options not set");
+        }
+        let service = service_fn(|request| {
+            let door = self.door.clone();
+            async move { Ok::<_, Infallible>(door.answer(request).await) }
+        });
+        let mut served = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let result = tokio::select! {
+            result = served.as_mut() => result,
+            () = self.shutdown.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                tokio::select! {
+                    result = served => result,
+                    () = self.cut.cancelled() => Ok(()),
+                }
+            }
+        };
+        match result {
+            Ok(()) => metrics.connections_dropped.increment(1),
+            Err(error) => {
+                tracing::debug!(error, "connection broken");
+                metrics.connections_broken.increment(1);
+            }
+        }
+    }
+}
+
+/// Answers are small and wanted at once; a peer that vanished without a word is found out by the system.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keep_alive = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive)
+}
