@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use abide_schema::Retention;
-use abide_service_protocol::Failure;
+pub use abide_service_protocol::Outcome;
 use abide_types::{DeploymentId, InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::Bytes;
 
@@ -25,15 +25,6 @@ pub struct NewInvocation {
     pub execute_at: Option<Timestamp>,
     /// How long result and journal are kept.
     pub retention: Retention,
-}
-
-/// How an invocation ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// The handler's result.
-    Success(Bytes),
-    /// The terminal failure.
-    Failure(Failure),
 }
 
 /// A finished invocation, as a waiting client sees it.
@@ -166,7 +157,7 @@ pub struct InvocationInfo {
     /// Failed attempts since the last stored entry; known on the leader only.
     pub retry_count: u32,
     /// The last failure of an attempt: code, message, documented code.
-    pub last_failure: Option<(u32, String, Option<String>)>,
+    pub last_failure: Option<(u16, String, Option<String>)>,
     /// How it ended.
     pub outcome: Option<Outcome>,
 }

@@ -1,6 +1,32 @@
 //! Runs partitions: leader and follower loops, timers, outbox, and the routing of requests to leaders.
+//!
+//! [`Processors`] starts a task for every partition that the partition table places on this node. It follows the log,
+//! and leads when an epoch is granted to this node: takes the log over, applies what the leader before left, and then
+//! runs the loop of `leader`. [`Router`] brings requests to leaders, here or elsewhere. Start at `leader` for what
+//! happens to a request.
+//!
+//! **Invariant:** one task owns a partition's store; nothing is acted upon or answered before its record is committed
+//! and applied.
 
 pub mod api;
+mod attempts;
+mod chains;
+mod cleaner;
+mod directory;
+mod leader;
+mod leader_actions;
+mod leader_requests;
+mod metrics;
+mod outbox;
+mod partition;
+mod processors;
 mod router;
+mod timers;
+mod upkeep;
+mod waiters;
+mod wire;
 
+pub use chains::Chains;
+pub use partition::{PartitionRole, PartitionStatus, ProcessorOptions};
+pub use processors::{Dependencies, Processors};
 pub use router::Router;

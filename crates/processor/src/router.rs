@@ -1,14 +1,32 @@
 //! Brings a request to the leader of its partition, wherever that is now, and carries it on to the next leader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use abide_types::{InvocationId, PartitionId};
-use abide_service_protocol::NotificationId;
+use abide_metadata::View;
+use abide_rpc::{CallError, Fabric, Service};
+use abide_service_protocol::{NotificationId, NotificationResult, RawEntry};
+use abide_state_machine::proto as state;
+use abide_types::{InvocationId, NodeId, PartitionId, partition_of};
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::api::{
-    Accepted, Attached, Finished, InvocationFilter, InvocationInfo, NewInvocation, Operated, Operation,
-    Outcome, RouteError,
+    Accepted, Attached, Finished, InvocationFilter, InvocationInfo, NewInvocation, Operated,
+    Operation, Outcome, RouteError,
 };
+use crate::directory::Directory;
+use crate::wire::{Request, Response};
+
+/// How long a leader keeps a waiting request before it says `Pending`. Bounds what a vanished client costs.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
+/// A leader that has not answered by then is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
+/// Pause before the first and the longest pause between tries that failed.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// Invocations that a listing shows unless it says otherwise.
+const LIST_DEFAULT: usize = 1000;
 
 /// The way to every partition of the cluster. Cheap to clone.
 #[derive(Clone)]
@@ -16,67 +34,302 @@ pub struct Router {
     inner: Arc<Inner>,
 }
 
-struct Inner {}
+struct Inner {
+    node: NodeId,
+    fabric: Arc<Fabric>,
+    view: watch::Receiver<Arc<View>>,
+    local: Arc<Directory>,
+    /// A request that has found no leader for so long is given back.
+    give_up_after: Duration,
+}
 
 impl Router {
+    pub(crate) fn new(
+        node: NodeId,
+        fabric: Arc<Fabric>,
+        view: watch::Receiver<Arc<View>>,
+        local: Arc<Directory>,
+        give_up_after: Duration,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                node,
+                fabric,
+                view,
+                local,
+                give_up_after,
+            }),
+        }
+    }
+
+    fn partitions(&self) -> u16 {
+        let view = self.inner.view.borrow();
+        view.cluster
+            .as_ref()
+            .map_or(1, |cluster| cluster.partitions)
+    }
+
     /// The partition that owns `id`.
     pub fn partition_of(&self, id: &InvocationId) -> PartitionId {
-        let _ = (&self.inner, id);
-        unreachable!("being written")
+        partition_of(id.partition_key(), self.partitions())
     }
 
     /// Creates the invocation, or joins it if its id is known, and waits for its end however long that takes.
     /// Leaders may change meanwhile.
     pub async fn call(&self, invocation: NewInvocation) -> Result<Finished, RouteError> {
-        let _ = invocation;
-        unreachable!("being written")
+        let id = invocation.id;
+        let partition = self.partition_of(&id);
+        let target = invocation.target.clone();
+        let request = Request::Invoke {
+            invoke: into_command(invocation),
+            wait: true,
+        };
+        let mut response = self.ask(partition, request).await?;
+        loop {
+            response = match response {
+                Response::Finished(finished) => return Ok(finished),
+                Response::Pending => self.ask(partition, Request::Attach(id)).await?,
+                // It ended and was forgotten between two looks: its result is gone.
+                Response::NotFound => {
+                    return Ok(Finished {
+                        outcome: Outcome::Failure(abide_service_protocol::Failure::new(
+                            410,
+                            "the result is no longer retained",
+                        )),
+                        expires_at: None,
+                        target,
+                    });
+                }
+                other => return Err(unexpected(partition, &other)),
+            };
+        }
     }
 
     /// Creates the invocation and returns when it is durably accepted.
     pub async fn send(&self, invocation: NewInvocation) -> Result<Accepted, RouteError> {
-        let _ = invocation;
-        unreachable!("being written")
+        let partition = self.partition_of(&invocation.id);
+        let request = Request::Invoke {
+            invoke: into_command(invocation),
+            wait: false,
+        };
+        match self.ask(partition, request).await? {
+            Response::Accepted(accepted) => Ok(accepted),
+            other => Err(unexpected(partition, &other)),
+        }
     }
 
     /// Waits for the end of an invocation.
     pub async fn attach(&self, id: InvocationId) -> Result<Attached, RouteError> {
-        let _ = id;
-        unreachable!("being written")
+        let partition = self.partition_of(&id);
+        loop {
+            match self.ask(partition, Request::Attach(id)).await? {
+                Response::Finished(finished) => return Ok(Attached::Finished(finished)),
+                Response::NotFound => return Ok(Attached::NotFound),
+                Response::Pending => {}
+                other => return Err(unexpected(partition, &other)),
+            }
+        }
     }
 
     /// The result of an invocation, if it has ended.
     pub async fn output(&self, id: InvocationId) -> Result<Attached, RouteError> {
-        let _ = id;
-        unreachable!("being written")
+        let partition = self.partition_of(&id);
+        match self.ask(partition, Request::Output(id)).await? {
+            Response::Finished(finished) => Ok(Attached::Finished(finished)),
+            Response::NotReady => Ok(Attached::NotReady),
+            Response::NotFound => Ok(Attached::NotFound),
+            other => Err(unexpected(partition, &other)),
+        }
     }
 
     /// Delivers a signal (an awakeable is one) to an invocation; returns when it is durably accepted. An unknown
-    /// or completed invocation takes no notice.
+    /// or completed invocation takes no notice. A leader that dies between accepting and answering may make it
+    /// two deliveries.
     pub async fn signal(
         &self,
         id: InvocationId,
         signal: NotificationId,
         outcome: Outcome,
     ) -> Result<(), RouteError> {
-        let _ = (id, signal, outcome);
-        unreachable!("being written")
+        use state::signal::Signal;
+        let partition = self.partition_of(&id);
+        let signal = match signal {
+            NotificationId::Signal(index) => Signal::Index(index),
+            NotificationId::NamedSignal(name) => Signal::Name(name),
+            // Completions are not signals; nobody outside can deliver one.
+            NotificationId::Completion(_) => return Ok(()),
+        };
+        let outcome = match NotificationResult::from(outcome.clone()) {
+            NotificationResult::Void => None,
+            _ => Some(abide_state_machine::outcome_to_stored(outcome)),
+        };
+        let request = Request::Signal(state::Signal {
+            id: Bytes::copy_from_slice(&id.to_bytes()),
+            signal: Some(signal),
+            outcome,
+        });
+        match self.ask(partition, request).await? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(partition, &other)),
+        }
     }
 
     /// Does what an operator asks of one invocation.
-    pub async fn operate(&self, id: InvocationId, operation: Operation) -> Result<Operated, RouteError> {
-        let _ = (id, operation);
-        unreachable!("being written")
+    pub async fn operate(
+        &self,
+        id: InvocationId,
+        operation: Operation,
+    ) -> Result<Operated, RouteError> {
+        let partition = self.partition_of(&id);
+        let operation = match operation {
+            Operation::Cancel => state::Operation::Cancel,
+            Operation::Kill => state::Operation::Kill,
+            Operation::Resume => state::Operation::Resume,
+            Operation::Pause => state::Operation::Pause,
+            Operation::Purge => state::Operation::Purge,
+            Operation::PurgeJournal => state::Operation::PurgeJournal,
+        };
+        let request = Request::Operate(state::Operate {
+            id: Bytes::copy_from_slice(&id.to_bytes()),
+            operation: operation as i32,
+        });
+        match self.ask(partition, request).await? {
+            Response::Operated(operated) => Ok(operated),
+            other => Err(unexpected(partition, &other)),
+        }
     }
 
     /// One invocation.
     pub async fn get(&self, id: InvocationId) -> Result<Option<InvocationInfo>, RouteError> {
-        let _ = id;
-        unreachable!("being written")
+        let partition = self.partition_of(&id);
+        match self.ask(partition, Request::Get(id)).await? {
+            Response::Infos(mut infos) => Ok(infos.pop()),
+            Response::NotFound => Ok(None),
+            other => Err(unexpected(partition, &other)),
+        }
     }
 
     /// Invocations of all partitions.
     pub async fn list(&self, filter: InvocationFilter) -> Result<Vec<InvocationInfo>, RouteError> {
-        let _ = filter;
-        unreachable!("being written")
+        let limit = match filter.limit {
+            0 => LIST_DEFAULT,
+            limit => limit,
+        };
+        let mut found = Vec::new();
+        for partition in (0..self.partitions()).map(PartitionId) {
+            if found.len() >= limit {
+                break;
+            }
+            let filter = InvocationFilter {
+                limit: limit - found.len(),
+                ..filter.clone()
+            };
+            match self.ask(partition, Request::List(filter)).await? {
+                Response::Infos(infos) => found.extend(infos),
+                other => return Err(unexpected(partition, &other)),
+            }
+        }
+        Ok(found)
     }
+
+    /// Asks until a leader answers. Every request is such that a repetition joins the first.
+    async fn ask(&self, partition: PartitionId, request: Request) -> Result<Response, RouteError> {
+        let start = Instant::now();
+        let mut view = self.inner.view.clone();
+        let mut pause = RETRY_AFTER.0;
+        let mut overloaded = false;
+        loop {
+            let leader = {
+                let view = view.borrow_and_update();
+                (view.partition_table.partitions.get(&partition))
+                    .and_then(|entry| entry.leader)
+                    .map(|leader| leader.node)
+            };
+            let response = match leader {
+                Some(node) if node == self.inner.node => {
+                    self.ask_here(partition, request.clone()).await
+                }
+                Some(node) => self.ask_there(node, partition, request.clone()).await,
+                None => None,
+            };
+            match response {
+                Some(Response::NotLeader) | None => overloaded = false,
+                Some(Response::Overloaded) => overloaded = true,
+                Some(Response::Stopped(reason)) => {
+                    return Err(RouteError::Stopped { partition, reason });
+                }
+                Some(response) => return Ok(response),
+            }
+            let waited = start.elapsed();
+            if waited >= self.inner.give_up_after {
+                return Err(if overloaded {
+                    RouteError::Overloaded { partition }
+                } else {
+                    RouteError::NoLeader { partition, waited }
+                });
+            }
+            // The next leader is announced by the metadata; one that is not ready yet is asked again soon.
+            tokio::select! {
+                changed = view.changed() => if changed.is_err() {
+                    return Err(RouteError::ShuttingDown);
+                },
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_AFTER.1),
+            }
+        }
+    }
+
+    async fn ask_here(&self, partition: PartitionId, request: Request) -> Option<Response> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner
+            .local
+            .ask(partition, request, crate::waiters::Responder::Local(sender));
+        receiver.await.ok()
+    }
+
+    async fn ask_there(
+        &self,
+        node: NodeId,
+        partition: PartitionId,
+        request: Request,
+    ) -> Option<Response> {
+        let payload = request.encode(partition);
+        match self
+            .inner
+            .fabric
+            .call(node, Service::Partition, payload, ANSWER_WITHIN)
+            .await
+        {
+            Ok(answer) => Response::decode(answer, partition)
+                .inspect_err(|error| tracing::warn!(%node, %partition, %error, "answer not understood"))
+                .ok(),
+            Err(CallError::Full) => Some(Response::Overloaded),
+            Err(_) => None,
+        }
+    }
+}
+
+fn unexpected(partition: PartitionId, response: &Response) -> RouteError {
+    RouteError::Stopped {
+        partition,
+        reason: format!("unexpected answer {response:?}"),
+    }
+}
+
+fn into_command(invocation: NewInvocation) -> state::Invoke {
+    state::Invoke {
+        id: Bytes::copy_from_slice(&invocation.id.to_bytes()),
+        target: Some(state::Target::from(&invocation.target)),
+        input: RawEntry::input(invocation.headers, invocation.input).payload,
+        idempotency_key: invocation.idempotency_key,
+        execute_at: invocation.execute_at.map_or(0, |at| at.0),
+        completion_retention_ms: millis(invocation.retention.completion),
+        journal_retention_ms: millis(invocation.retention.journal),
+        sink: None,
+        invoked_by: Bytes::new(),
+        request_id: Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes()),
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

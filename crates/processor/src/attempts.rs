@@ -1,0 +1,192 @@
+//! The invocations that are invoked: their attempts, what waits for a slot, and what backs off.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use abide_invoker::api::{AttemptFailure, AttemptHandle, AttemptId};
+use abide_types::InvocationId;
+use tokio::time::Instant;
+
+/// One invoked invocation on its leader.
+pub(crate) struct Running {
+    pub(crate) incarnation: u64,
+    pub(crate) phase: Phase,
+    /// Attempts that the retry policy counts, since the invocation was last started or resumed.
+    pub(crate) failures: u32,
+    /// Failed attempts since an entry was stored.
+    pub(crate) retry_count: u32,
+    /// When an entry was last stored, or it was started.
+    pub(crate) last_entry: Instant,
+    /// Records with effects of an attempt that are proposed and not applied. The next attempt has to wait for
+    /// them: it would not find them in the journal and do them again.
+    pub(crate) unapplied: u32,
+    pub(crate) last_failure: Option<AttemptFailure>,
+}
+
+/// Where an invoked invocation stands.
+pub(crate) enum Phase {
+    /// Waits for a slot, in the queue.
+    Ready,
+    /// An attempt runs.
+    Running {
+        attempt: AttemptId,
+        handle: AttemptHandle,
+    },
+    /// The next attempt starts then.
+    BackingOff(Instant),
+    /// Its end, suspension or pause is on its way through the log.
+    Ending,
+}
+
+/// All of a partition's invoked invocations.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    running: HashMap<InvocationId, Running>,
+    ready: VecDeque<InvocationId>,
+    backing_off: BTreeSet<(Instant, InvocationId)>,
+    next_attempt: u64,
+}
+
+impl Attempts {
+    pub(crate) fn get(&self, id: &InvocationId) -> Option<&Running> {
+        self.running.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &InvocationId) -> Option<&mut Running> {
+        self.running.get_mut(id)
+    }
+
+    /// Puts an invocation into the queue, with a fresh budget of retries.
+    pub(crate) fn start(&mut self, id: InvocationId, incarnation: u64, now: Instant) {
+        let unapplied = self.running.remove(&id).map_or(0, |running| {
+            self.leave_phase(id, running.phase);
+            running.unapplied
+        });
+        self.running.insert(
+            id,
+            Running {
+                incarnation,
+                phase: Phase::Ready,
+                failures: 0,
+                retry_count: 0,
+                last_entry: now,
+                unapplied,
+                last_failure: None,
+            },
+        );
+        self.ready.push_back(id);
+    }
+
+    fn leave_phase(&mut self, id: InvocationId, phase: Phase) {
+        match phase {
+            Phase::BackingOff(at) => drop(self.backing_off.remove(&(at, id))),
+            // Dropping the handle of a running attempt aborts it.
+            Phase::Ready | Phase::Running { .. } | Phase::Ending => {}
+        }
+    }
+
+    /// Forgets an invocation; aborts its attempt if one runs.
+    pub(crate) fn remove(&mut self, id: &InvocationId) {
+        if let Some(running) = self.running.remove(id) {
+            self.leave_phase(*id, running.phase);
+        }
+    }
+
+    /// The attempt that runs for `id`, if it is this one.
+    pub(crate) fn of_attempt(&mut self, id: &InvocationId, attempt: AttemptId) -> Option<&mut Running> {
+        self.running.get_mut(id).filter(
+            |running| matches!(&running.phase, Phase::Running { attempt: current, .. } if *current == attempt),
+        )
+    }
+
+    /// The attempt has said its last; its stream closes by itself.
+    pub(crate) fn ended(&mut self, id: &InvocationId) {
+        if let Some(running) = self.running.get_mut(id)
+            && let Phase::Running { handle, .. } = std::mem::replace(&mut running.phase, Phase::Ending)
+        {
+            handle.guard.disarm();
+        }
+    }
+
+    /// The next attempt starts after `delay`.
+    pub(crate) fn back_off(&mut self, id: &InvocationId, delay: Duration, now: Instant) {
+        if let Some(running) = self.running.get_mut(id) {
+            let at = now + delay;
+            running.phase = Phase::BackingOff(at);
+            self.backing_off.insert((at, *id));
+        }
+    }
+
+    /// Ends a back-off now, with a fresh budget.
+    pub(crate) fn retry_now(&mut self, id: &InvocationId) {
+        if let Some(running) = self.running.get_mut(id)
+            && let Phase::BackingOff(at) = running.phase
+        {
+            running.failures = 0;
+            running.phase = Phase::Ready;
+            self.backing_off.remove(&(at, *id));
+            self.ready.push_back(*id);
+        }
+    }
+
+    /// Queues it again at once: its attempt could not keep up with what it was told.
+    pub(crate) fn restart(&mut self, id: &InvocationId) {
+        if let Some(running) = self.running.get_mut(id) {
+            running.phase = Phase::Ready;
+            self.ready.push_back(*id);
+        }
+    }
+
+    /// When the next back-off ends.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        self.backing_off.first().map(|(at, _)| *at)
+    }
+
+    /// Queues those whose back-off has ended.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        while let Some((at, id)) = self.backing_off.first().copied()
+            && at <= now
+        {
+            self.backing_off.pop_first();
+            if let Some(running) = self.running.get_mut(&id) {
+                running.phase = Phase::Ready;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Whether something waits for a slot.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next invocation that may start. One with effects on their way goes to the back of the queue.
+    pub(crate) fn pop_ready(&mut self) -> Option<InvocationId> {
+        for _ in 0..self.ready.len() {
+            let id = self.ready.pop_front()?;
+            match self.running.get(&id) {
+                Some(running) if !matches!(running.phase, Phase::Ready) => {}
+                Some(running) if running.unapplied > 0 => self.ready.push_back(id),
+                Some(_) => return Some(id),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Puts it back: there is no slot.
+    pub(crate) fn push_front(&mut self, id: InvocationId) {
+        self.ready.push_front(id);
+    }
+
+    /// A number that no other attempt of this term has.
+    pub(crate) fn next_attempt(&mut self) -> AttemptId {
+        self.next_attempt += 1;
+        AttemptId(self.next_attempt)
+    }
+
+    /// How many are invoked.
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+}

@@ -1,0 +1,469 @@
+//! The task of one partition on one node: follows the log, and leads when the partition table says so.
+//!
+//! Start at [`Partition::run`]. The store belongs to this task in either role; a change of role hands it over, so
+//! that there is never more than one writer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use abide_invoker::Invoker;
+use abide_log::{
+    ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused,
+    Sequencer, Taken, TakeOverError, TakeOverRequest, take_over,
+};
+use abide_metadata::{Metadata, PartitionTable, Txn, keys};
+use abide_partition_store::PartitionStore;
+use abide_rpc::proto::partition as wire;
+use abide_rpc::{Fabric, Service};
+use abide_schema::Schema;
+use abide_state_machine::{ApplyError, StateMachine, StoreError};
+use abide_types::{Epoch, Lsn, NodeId, NodeIncarnation, PartitionId};
+use parking_lot::Mutex;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::chains::Chains;
+use crate::directory::{Directory, Event};
+use crate::leader::{Leader, StepDown};
+use crate::metrics::Metrics;
+use crate::wire::Response;
+
+/// Bytes of the log that are read at once.
+const READ_BYTES: usize = 1 << 20;
+/// Followers apply what has gathered in this time together: it costs them nothing but freshness, and they catch
+/// up before they lead.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a follower says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause before a takeover that failed is tried again.
+const TAKE_OVER_AFTER: Duration = Duration::from_millis(100);
+
+/// Limits and intervals of partitions.
+#[derive(Debug, Clone)]
+pub struct ProcessorOptions {
+    /// Bytes of state that go with the start of an attempt; what is beyond is fetched on demand.
+    pub eager_state_bytes_max: usize,
+    /// How often completed invocations are looked through for expired ones.
+    pub cleanup_interval: Duration,
+    /// How long a request looks for a leader before it is given back.
+    pub give_up_after: Duration,
+}
+
+impl Default for ProcessorOptions {
+    fn default() -> Self {
+        Self {
+            eager_state_bytes_max: 1 << 20,
+            cleanup_interval: Duration::from_secs(3600),
+            give_up_after: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all partitions of a node share.
+pub(crate) struct Context {
+    pub(crate) node: NodeIncarnation,
+    pub(crate) partitions: u16,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) metadata: Metadata,
+    pub(crate) chains: Arc<Chains>,
+    pub(crate) log: Arc<LogClient>,
+    pub(crate) invoker: Arc<Invoker>,
+    pub(crate) schema: watch::Receiver<Arc<Schema>>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) options: ProcessorOptions,
+    pub(crate) metrics: Metrics,
+    pub(crate) statuses: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
+}
+
+/// How a partition fares on this node.
+#[derive(Debug, Clone)]
+pub struct PartitionStatus {
+    /// What it does here.
+    pub role: PartitionRole,
+    /// The epoch that it leads or follows.
+    pub epoch: Epoch,
+    /// The last record that is applied.
+    pub applied: Lsn,
+    /// The last record whose effects survive a crash of this node without the log.
+    pub durable: Lsn,
+    /// On a leader: the position of the next record.
+    pub tail: Lsn,
+    /// On a leader: invocations that are invoked.
+    pub invoked: usize,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// What a partition does on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionRole {
+    /// Applies the log.
+    Follower,
+    /// Is about to lead.
+    TakingOver,
+    /// Leads.
+    Leader,
+    /// Cannot go on; an operator has to look.
+    Stopped,
+}
+
+/// Why a partition stopped on this node.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartitionError {
+    #[error("a record cannot be applied")]
+    Apply(#[source] ApplyError),
+    #[error("the partition store failed")]
+    Store(#[source] StoreError),
+    #[error("the log cannot be read")]
+    Read(#[source] ReadError),
+}
+
+impl Context {
+    pub(crate) fn report(&self, partition: PartitionId, change: impl FnOnce(&mut PartitionStatus)) {
+        let mut statuses = self.statuses.lock();
+        let status = statuses.entry(partition).or_insert_with(|| PartitionStatus {
+            role: PartitionRole::Follower,
+            epoch: Epoch::default(),
+            applied: Lsn::ZERO,
+            durable: Lsn::ZERO,
+            tail: Lsn::ZERO,
+            invoked: 0,
+            stopped: None,
+        });
+        change(status);
+    }
+
+    pub(crate) fn set_active(&self, partition: PartitionId, epoch: Epoch, sequencer: &Sequencer) {
+        self.report(partition, |status| {
+            status.role = PartitionRole::Leader;
+            status.epoch = epoch;
+            status.tail = sequencer.next();
+        });
+    }
+}
+
+/// What the partition table says of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Assignment {
+    epoch: Epoch,
+    leader: Option<NodeIncarnation>,
+    replicas: Vec<NodeId>,
+    write_quorum: usize,
+}
+
+/// One partition on this node.
+pub(crate) struct Partition {
+    pub(crate) context: Arc<Context>,
+    pub(crate) partition: PartitionId,
+    pub(crate) store: PartitionStore,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Partition {
+    /// Runs until the node stops or the partition is no longer placed here. A failure stops this partition only.
+    pub(crate) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let partition = self.partition;
+        let context = self.context.clone();
+        let end = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            end = self.serve() => end,
+        };
+        if let Err(error) = end {
+            let reason = chain_of(&error);
+            tracing::error!(%partition, reason, "the partition stopped; other partitions carry on");
+            context.metrics.stopped(partition);
+            context.report(partition, |status| {
+                status.role = PartitionRole::Stopped;
+                status.stopped = Some(reason.clone());
+            });
+            self.refuse(&reason).await;
+        }
+        if let Err(error) = self.store.flush() {
+            tracing::error!(%partition, error = %chain_of(&error), "the partition store was not flushed");
+        }
+    }
+
+    async fn refuse(&mut self, reason: &str) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = self.events.recv() => match event {
+                    Some(Event::Ask(_, responder)) => responder.answer(Response::Stopped(reason.to_owned())),
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), PartitionError> {
+        let mut led = Epoch::default();
+        loop {
+            let assignment = self.assignment();
+            match assignment {
+                Some(assignment) if assignment.leader == Some(self.context.node) && assignment.epoch > led => {
+                    led = assignment.epoch;
+                    self.lead(&assignment).await?;
+                }
+                other => self.follow(other, led).await?,
+            }
+        }
+    }
+
+    fn assignment(&self) -> Option<Assignment> {
+        let view = self.context.metadata.view();
+        let entry = view.partition_table.partitions.get(&self.partition)?;
+        let cluster = view.cluster.as_ref()?;
+        // The write quorum cannot be more than there are replicas.
+        let (_, write_quorum) = cluster.replication.effective(entry.replicas.len());
+        Some(Assignment {
+            epoch: entry.epoch,
+            leader: entry.leader,
+            replicas: entry.replicas.clone(),
+            write_quorum: usize::from(write_quorum).min(entry.replicas.len()).max(1),
+        })
+    }
+
+    /// Takes the log over and leads until a higher epoch is granted.
+    async fn lead(&mut self, assignment: &Assignment) -> Result<(), PartitionError> {
+        let (partition, epoch) = (self.partition, assignment.epoch);
+        self.context.report(partition, |status| {
+            status.role = PartitionRole::TakingOver;
+            status.epoch = epoch;
+        });
+        let request = TakeOverRequest::new(
+            partition,
+            epoch,
+            assignment.replicas.clone(),
+            assignment.write_quorum,
+        );
+        let mut views = self.context.metadata.watch();
+        let reassigned = async {
+            let epoch_of = |view: &abide_metadata::View| {
+                (view.partition_table.partitions.get(&partition)).map(|entry| entry.epoch)
+            };
+            // An error means that the node stops.
+            let _ = views.wait_for(|view| epoch_of(view).is_some_and(|now| now > epoch)).await;
+        };
+        let taken = tokio::select! {
+            taken = take_over(&self.context.log, &*self.context.chains, request) => taken,
+            () = reassigned => return Ok(()),
+        };
+        match taken {
+            Ok(taken) => self.lead_on(epoch, taken).await,
+            Err(error @ (TakeOverError::Refused(Refused::Overtaken { .. }) | TakeOverError::TimedOut { .. } | TakeOverError::EpochUsed { .. })) => {
+                tracing::warn!(%partition, %epoch, error = %chain_of(&error), "takeover failed, asking for a fresh epoch");
+                tokio::time::sleep(TAKE_OVER_AFTER).await;
+                self.ask_for_epoch(epoch).await;
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(%partition, %epoch, error = %chain_of(&error), "takeover given up");
+                Ok(())
+            }
+        }
+    }
+
+    async fn lead_on(&mut self, epoch: Epoch, taken: Taken) -> Result<(), PartitionError> {
+        let Taken {
+            chain,
+            sequencer,
+            suffix,
+            tail,
+            mailbox,
+        } = taken;
+        self.catch_up(&chain, suffix, tail).await?;
+        let step_down = Leader::new(
+            &self.context,
+            self.partition,
+            epoch,
+            &mut self.store,
+            sequencer,
+            &chain,
+            &mailbox,
+            &mut self.events,
+        )
+        .run()
+        .await;
+        self.context.log.unregister(self.partition);
+        self.context.report(self.partition, |status| {
+            status.role = PartitionRole::Follower;
+            status.invoked = 0;
+        });
+        let step_down = step_down?;
+        tracing::info!(partition = %self.partition, %epoch, ?step_down, "leads no more");
+        Ok(())
+    }
+
+    /// Applies everything below `tail`.
+    async fn catch_up(
+        &mut self,
+        chain: &LogChain,
+        suffix: Vec<Record>,
+        tail: Lsn,
+    ) -> Result<(), PartitionError> {
+        let base = suffix.first().map_or(tail, Record::lsn);
+        while self.store.applied().next() < base {
+            let from = self.store.applied().next();
+            let read = LogReader::read_chain(
+                &self.context.log,
+                self.partition,
+                chain,
+                from,
+                base,
+                READ_BYTES,
+            )
+            .await;
+            match read {
+                Ok(records) => self.apply(records)?,
+                Err(ReadError::Unreachable { lsn, .. }) => {
+                    tracing::warn!(partition = %self.partition, %lsn, "no replica in reach has a record, trying again");
+                    tokio::time::sleep(TAKE_OVER_AFTER).await;
+                }
+                Err(error) => return Err(PartitionError::Read(error)),
+            }
+        }
+        self.apply(suffix)
+    }
+
+    fn apply(&mut self, records: Vec<Record>) -> Result<(), PartitionError> {
+        let machine = StateMachine::new(self.partition, self.context.partitions);
+        for record in records {
+            let lsn = record.lsn();
+            if lsn <= self.store.applied() {
+                continue;
+            }
+            let batch = StateMachine::decode(lsn, record.into_payload()).map_err(PartitionError::Apply)?;
+            machine
+                .apply(&mut self.store, lsn, batch)
+                .map_err(PartitionError::Apply)?;
+            self.store.set_applied(lsn);
+        }
+        self.store.maintain().map_err(PartitionError::Store)
+    }
+
+    /// Asks the metadata plane for another epoch: the one that was granted is used up.
+    async fn ask_for_epoch(&self, used: Epoch) {
+        let Ok(Some(stored)) = self.context.metadata.read(keys::PARTITION_TABLE).await else {
+            return;
+        };
+        let Ok(mut table) = <PartitionTable as abide_metadata::Document>::from_versioned(&stored) else {
+            return;
+        };
+        let Some(entry) = table.partitions.get_mut(&self.partition) else {
+            return;
+        };
+        if entry.epoch != used || entry.leader != Some(self.context.node) {
+            return;
+        }
+        entry.epoch = entry.epoch.next();
+        if let Err(error) = self.context.metadata.commit(Txn::new().replace(&table)).await {
+            tracing::debug!(partition = %self.partition, %error, "no fresh epoch, trying again");
+        }
+    }
+
+    /// Applies the log until the assignment changes.
+    async fn follow(&mut self, assignment: Option<Assignment>, led: Epoch) -> Result<(), PartitionError> {
+        let partition = self.partition;
+        let epoch = assignment.as_ref().map(|assignment| assignment.epoch);
+        self.context.report(partition, |status| {
+            status.role = PartitionRole::Follower;
+            status.epoch = epoch.unwrap_or_default();
+        });
+        let chains = self.context.chains.subscribe(partition);
+        let mut reader = LogReader::new(self.context.log.clone(), partition, chains);
+        let mut views = self.context.metadata.watch();
+        let mut progress_at = Instant::now() + PROGRESS_INTERVAL;
+        let mut read_after = Instant::now();
+        // Who failed to take over with the present epoch asks again until it has another.
+        let mut ask_again = (assignment.as_ref())
+            .filter(|assignment| assignment.leader == Some(self.context.node) && assignment.epoch == led)
+            .map(|_| Instant::now() + Duration::from_secs(1));
+        loop {
+            views.mark_unchanged();
+            if self.assignment() != assignment {
+                return Ok(());
+            }
+            let from = self.store.applied().next();
+            let read = async {
+                tokio::time::sleep_until(read_after).await;
+                reader.read(from, READ_BYTES).await
+            };
+            let wake_at = ask_again.map_or(progress_at, |at| at.min(progress_at));
+            tokio::select! {
+                biased;
+                changed = views.changed() => if changed.is_err() {
+                    // The cache has ended: the node stops.
+                    self.stop.cancelled().await;
+                },
+                event = self.events.recv() => match event {
+                    Some(Event::Ask(_, responder)) => responder.answer(Response::NotLeader),
+                    Some(_) => {}
+                    None => self.stop.cancelled().await,
+                },
+                records = read => match records {
+                    Ok(records) => {
+                        self.apply(records)?;
+                        read_after = Instant::now() + FOLLOW_INTERVAL;
+                    }
+                    Err(ReadError::Gone { .. }) => self.stop.cancelled().await,
+                    Err(ReadError::Unreachable { .. }) => read_after = Instant::now() + TAKE_OVER_AFTER,
+                    Err(error) => return Err(PartitionError::Read(error)),
+                },
+                () = tokio::time::sleep_until(wake_at) => {
+                    let now = Instant::now();
+                    if ask_again.is_some_and(|at| at <= now) {
+                        self.ask_for_epoch(led).await;
+                        ask_again = Some(now + Duration::from_secs(1));
+                    }
+                    if progress_at <= now {
+                        progress_at = now + PROGRESS_INTERVAL;
+                        self.store.maintain().map_err(PartitionError::Store)?;
+                        self.tell_progress(assignment.as_ref());
+                    }
+                }
+            }
+            let (applied, durable) = (self.store.applied(), self.store.durable_applied());
+            self.context.report(partition, |status| {
+                status.applied = applied;
+                status.durable = durable;
+            });
+        }
+    }
+
+    fn tell_progress(&self, assignment: Option<&Assignment>) {
+        let Some(leader) = assignment.and_then(|assignment| assignment.leader) else {
+            return;
+        };
+        let progress = wire::Progress {
+            partition: self.partition.0.into(),
+            applied: self.store.applied().0,
+            durable: self.store.durable_applied().0,
+        };
+        let post = wire::Post {
+            kind: Some(wire::post::Kind::Progress(progress)),
+        };
+        // Lost ones are made good by the next.
+        let _ = self
+            .context
+            .fabric
+            .send(leader.node, Service::Partition, post.encode_to_vec().into());
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
