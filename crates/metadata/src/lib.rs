@@ -14,6 +14,7 @@ mod errors;
 mod json;
 mod options;
 mod server;
+mod transport;
 mod txn;
 mod view;
 

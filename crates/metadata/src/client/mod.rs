@@ -1,16 +1,32 @@
 //! The client that every node has.
+//!
+//! [`route`] finds the server that can do what is asked, [`operations`] are the things to ask, [`feed`] keeps
+//! the cache.
+
+mod feed;
+mod operations;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use abide_types::{Generation, NodeId};
+use abide_rpc::proto::metadata as pb;
+use abide_rpc::proto::metadata::join_refusal::Reason;
+use abide_types::{Generation, NodeId, Role};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use self::operations::{Commit, Committed, Join, Read, Remove};
+use self::route::{CallError, Route, jittered};
 use crate::errors::{CommitError, JoinError, MetadataError, ProvisionError, RemoveError};
 use crate::options::{MetadataOptions, NodeDescription, ProvisionSettings};
-use crate::server::ServerStatus;
+use crate::server::{Core, ServerStatus, status_from, transaction};
+use crate::transport::{Channels, host_and_port, request};
 use crate::txn::{Txn, Versioned};
 use crate::view::View;
+
+/// How often a node that waits for its cluster says so in the log.
+const WAITING_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// Who a node is in its cluster, from this start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +47,14 @@ pub struct Metadata {
 }
 
 struct Inner {
-    view: watch::Sender<Arc<View>>,
+    route: Arc<Route>,
+    feed: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.feed.abort();
+    }
 }
 
 impl Metadata {
@@ -41,35 +64,115 @@ impl Metadata {
         options: MetadataOptions,
         node: NodeDescription,
     ) -> Result<(Self, Joined), JoinError> {
-        let _ = (options, node);
-        unimplemented!()
+        options.validate().map_err(JoinError::Invalid)?;
+        let channels = Arc::new(Channels::new(&options));
+        let route = Route::new(options.clone(), Arc::clone(&channels), 0, None);
+        let joined = join_patiently(&route, join_request(&node, None)).await?;
+        let route = Arc::new(Route::new(options, channels, joined.fingerprint, None));
+        Ok((Self::remote(route), joined))
     }
 
     /// A client that is no node: for tools.
     pub async fn connect(options: MetadataOptions) -> Result<Self, MetadataError> {
-        let _ = options;
-        unimplemented!()
+        let channels = Arc::new(Channels::new(&options));
+        let mut detail = "no address is configured".to_owned();
+        let mut provisioned = true;
+        for address in &options.addresses {
+            let asked = identify(&channels, address, &options);
+            match asked.await {
+                Ok(reply) if reply.fingerprint != 0 => {
+                    let route = Route::new(options, channels, reply.fingerprint, None);
+                    return Ok(Self::remote(Arc::new(route)));
+                }
+                Ok(_) => provisioned = false,
+                Err(error) => detail = error,
+            }
+        }
+        if provisioned {
+            Err(MetadataError::Unavailable { detail })
+        } else {
+            Err(MetadataError::NotProvisioned)
+        }
     }
 
-    /// Asks the server at `address` to form a cluster; returns the fingerprint.
+    /// The client beside a server.
+    pub(crate) fn local(core: Arc<Core>, fingerprint: u64) -> Self {
+        let route = Arc::new(Route::new(
+            core.options.clone(),
+            Arc::clone(&core.channels),
+            fingerprint,
+            Some(Arc::clone(&core)),
+        ));
+        feed::advance(&route, &core);
+        let feed = tokio::spawn(feed::from_local(core, Arc::clone(&route)));
+        Self {
+            inner: Arc::new(Inner { route, feed }),
+        }
+    }
+
+    fn remote(route: Arc<Route>) -> Self {
+        let feed = tokio::spawn(feed::from_remote(Arc::clone(&route)));
+        Self {
+            inner: Arc::new(Inner { route, feed }),
+        }
+    }
+
+    /// Asks the server at `address` to form a cluster; returns the fingerprint. An empty name stands for the
+    /// one that the server is configured with.
     pub async fn provision(
         address: &str,
         cluster_name: &str,
         settings: ProvisionSettings,
         options: &MetadataOptions,
     ) -> Result<u64, ProvisionError> {
-        let _ = (address, cluster_name, settings, options);
-        unimplemented!()
+        use pb::provision_reply::Outcome;
+        settings.validate().map_err(ProvisionError::Invalid)?;
+        let unavailable = |detail: String| ProvisionError::Unavailable { detail };
+        let channels = Channels::new(options);
+        let message = pb::ProvisionRequest {
+            spec: Some(pb::ProvisionSpec {
+                cluster_name: cluster_name.to_owned(),
+                partitions: settings.partitions.into(),
+                replicas: settings.replicas.into(),
+                write_quorum: settings.write_quorum.into(),
+                fingerprint: 0,
+            }),
+        };
+        let mut client = channels
+            .metadata(host_and_port(address))
+            .await
+            .map_err(unavailable)?;
+        let timeout = options.request_timeout;
+        let asked = client.provision(request(message, 0, timeout));
+        let reply = tokio::time::timeout(timeout, asked)
+            .await
+            .map_err(|_| unavailable(format!("{address} did not answer within {timeout:?}")))?
+            .map_err(|status| unavailable(format!("{address}: {}", status.message())))?;
+        match reply.into_inner().outcome {
+            Some(Outcome::Provisioned(fingerprint)) => Ok(fingerprint),
+            Some(Outcome::AlreadyProvisioned(fingerprint)) => {
+                Err(ProvisionError::AlreadyProvisioned { fingerprint })
+            }
+            Some(Outcome::Invalid(detail)) => Err(ProvisionError::Invalid(detail)),
+            None => Err(unavailable(format!(
+                "{address}: the reply is not understood"
+            ))),
+        }
+    }
+
+    /// The cluster that this client belongs to.
+    pub fn fingerprint(&self) -> u64 {
+        self.inner.route.fingerprint
     }
 
     /// The cache, and every change of it.
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.inner.view.subscribe()
+        self.inner.route.view.subscribe()
     }
 
     /// The cache as it is now.
     pub fn view(&self) -> Arc<View> {
-        self.inner.view.borrow().clone()
+        self.inner.route.view.borrow().clone()
     }
 
     /// The cache once it is complete up to `version`: a committed transaction is in the view of the
@@ -79,34 +182,216 @@ impl Metadata {
         version: u64,
         timeout: Duration,
     ) -> Result<Arc<View>, MetadataError> {
-        let _ = (version, timeout);
-        unimplemented!()
+        let mut views = self.watch();
+        let reached = views.wait_for(|view| view.version >= version);
+        match tokio::time::timeout(timeout, reached).await {
+            Ok(Ok(view)) => Ok(Arc::clone(&view)),
+            Ok(Err(_)) | Err(_) => Err(MetadataError::Unavailable {
+                detail: format!(
+                    "the view is at version {}, behind {version}",
+                    self.view().version
+                ),
+            }),
+        }
     }
 
     /// Reads a key linearizably.
     pub async fn read(&self, key: &str) -> Result<Option<Versioned>, MetadataError> {
-        let _ = key;
-        unimplemented!()
+        let route = &self.inner.route;
+        route
+            .call(&Read(key), route.options.request_timeout)
+            .await
+            .map_err(|error| match error {
+                CallError::NotDone(detail) | CallError::Unknown(detail) => {
+                    MetadataError::Unavailable { detail }
+                }
+                CallError::Refused { address, detail } => {
+                    MetadataError::Refused { address, detail }
+                }
+            })
     }
 
     /// Commits a transaction; returns the version that the written keys have now. It takes effect at most
     /// once, however often it was tried.
     pub async fn commit(&self, txn: Txn) -> Result<u64, CommitError> {
-        let _ = txn;
-        unimplemented!()
+        let route = &self.inner.route;
+        let commit = Commit(transaction(txn));
+        match route.call(&commit, route.options.request_timeout).await {
+            Ok(Committed::At(version)) => Ok(version),
+            Ok(Committed::Conflict(conflict)) => Err(CommitError::Conflict {
+                key: conflict.key,
+                expected: conflict.expected,
+                actual: conflict.actual,
+            }),
+            Ok(Committed::Invalid(detail)) => Err(CommitError::Refused { detail }),
+            Err(CallError::NotDone(detail)) => Err(CommitError::Unavailable { detail }),
+            Err(CallError::Unknown(detail)) => Err(CommitError::Unknown { detail }),
+            Err(CallError::Refused { address, detail }) => Err(CommitError::Refused {
+                detail: format!("{address}: {detail}"),
+            }),
+        }
     }
 
     /// Takes a node out of the metadata plane's voters, then marks it as removed.
     pub async fn remove_node(&self, node: NodeId) -> Result<(), RemoveError> {
-        let _ = node;
-        unimplemented!()
+        let route = &self.inner.route;
+        match route
+            .call(&Remove(node), route.options.request_timeout)
+            .await
+        {
+            Ok(Ok(_version)) => Ok(()),
+            Ok(Err(detail)) => Err(RemoveError::Refused(detail)),
+            Err(CallError::NotDone(detail) | CallError::Unknown(detail)) => {
+                Err(RemoveError::Unavailable { detail })
+            }
+            Err(CallError::Refused { address, detail }) => {
+                Err(RemoveError::Refused(format!("{address}: {detail}")))
+            }
+        }
     }
 
     /// What every metadata server says of itself; an error stands for one that does not answer.
     pub async fn servers(&self) -> Vec<(NodeId, Result<ServerStatus, MetadataError>)> {
-        unimplemented!()
+        let view = self.view();
+        let asked = view
+            .nodes
+            .with_role(Role::MetadataServer)
+            .map(|(node, entry)| async move { (node, self.status_of(&entry.address).await) });
+        futures::future::join_all(asked).await
     }
 
-    /// Stops the watch stream. Clones stop with it.
-    pub fn close(&self) {}
+    async fn status_of(&self, address: &str) -> Result<ServerStatus, MetadataError> {
+        let route = &self.inner.route;
+        let timeout = route.options.attempt_timeout;
+        let unavailable = |detail: String| MetadataError::Unavailable { detail };
+        let asked = async {
+            let mut client = route
+                .channels
+                .metadata(host_and_port(address))
+                .await
+                .map_err(unavailable)?;
+            let message = pb::StatusRequest {};
+            let reply = client
+                .status(request(message, route.fingerprint, timeout))
+                .await
+                .map_err(|status| match status.code() {
+                    tonic::Code::FailedPrecondition => MetadataError::Refused {
+                        address: address.to_owned(),
+                        detail: status.message().to_owned(),
+                    },
+                    _ => unavailable(format!("{address}: {}", status.message())),
+                })?;
+            Ok(status_from(reply.get_ref()))
+        };
+        tokio::time::timeout(timeout, asked)
+            .await
+            .unwrap_or_else(|_| {
+                Err(unavailable(format!(
+                    "{address} did not answer within {timeout:?}"
+                )))
+            })
+    }
+
+    /// Stops feeding the cache, of clones too. What is asked later is still asked.
+    pub fn close(&self) {
+        self.inner.feed.abort();
+    }
+}
+
+async fn identify(
+    channels: &Channels,
+    address: &str,
+    options: &MetadataOptions,
+) -> Result<pb::IdentifyReply, String> {
+    let timeout = options.attempt_timeout;
+    let asked = async {
+        let mut client = channels.metadata(host_and_port(address)).await?;
+        client
+            .identify(request(pb::IdentifyRequest::default(), 0, timeout))
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| format!("{address}: {}", status.message()))
+    };
+    tokio::time::timeout(timeout, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("{address} did not answer within {timeout:?}")))
+}
+
+fn join_request(node: &NodeDescription, identity: Option<&pb::IdentityRecord>) -> pb::JoinRequest {
+    pb::JoinRequest {
+        cluster_name: node.cluster_name.clone(),
+        name: node.name.clone(),
+        address: host_and_port(&node.address).to_owned(),
+        ingress_address: node.ingress_address.clone().unwrap_or_default(),
+        admin_address: node.admin_address.clone().unwrap_or_default(),
+        roles: node.roles.iter().map(ToString::to_string).collect(),
+        location: node.location.clone(),
+        node: identity.map_or(0, |identity| identity.node),
+        directory: identity.map_or(0, |identity| identity.directory),
+        generation_min: identity.map_or(0, |identity| identity.generation),
+    }
+}
+
+/// Registers a start, trying until somebody can.
+async fn join_patiently(route: &Route, join: pb::JoinRequest) -> Result<Joined, JoinError> {
+    let name = join.name.clone();
+    let join = Join(join);
+    loop {
+        match route.call(&join, WAITING_LOGGED_EVERY).await {
+            Ok(Ok(joined)) => return Ok(joined),
+            Ok(Err(refusal)) => return Err(refused(refusal, name)),
+            Err(CallError::Refused { address, detail }) => {
+                return Err(JoinError::Refused { address, detail });
+            }
+            Err(CallError::NotDone(detail) | CallError::Unknown(detail)) => {
+                tracing::warn!(detail, "waiting for the cluster");
+                tokio::time::sleep(jittered(route.options.retry_pause_max)).await;
+            }
+        }
+    }
+}
+
+fn refused(refusal: pb::JoinRefusal, name: String) -> JoinError {
+    let node = NodeId(refusal.node);
+    match refusal.reason() {
+        Reason::OtherCluster => JoinError::OtherCluster {
+            detail: refusal.detail,
+        },
+        Reason::NameTaken => JoinError::NameTaken { name, node },
+        Reason::Removed => JoinError::Removed { node },
+        Reason::Invalid | Reason::Unknown => JoinError::Invalid(refusal.detail),
+    }
+}
+
+/// Registers a start of the node beside a server: also when somebody provisions that server meanwhile, and
+/// not beyond its shutdown.
+pub(crate) async fn join_until_stopped(core: &Arc<Core>) -> Result<Joined, JoinError> {
+    let mut stopping = core.stopping();
+    let mut identities = core.identity_changes();
+    loop {
+        let identity = identities.borrow_and_update().clone();
+        if identity.provisioning.is_some() {
+            // A provisioning that was interrupted, or one that runs: either way it has to be done first.
+            let _becoming = core.becoming.lock().await;
+            if let Err(error) = core.finish_provisioning().await {
+                tracing::warn!(%error, "provisioning takes longer");
+                continue;
+            }
+        }
+        let identity = identities.borrow_and_update().clone();
+        let local = (identity.node != 0).then(|| Arc::clone(core));
+        let route = Route::new(
+            core.options.clone(),
+            Arc::clone(&core.channels),
+            identity.fingerprint,
+            local,
+        );
+        tokio::select! {
+            joined = join_patiently(&route, join_request(&core.description, Some(&identity))) => {
+                return joined;
+            }
+            _ = identities.changed() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(JoinError::Stopped),
+        }
+    }
 }

@@ -1,12 +1,33 @@
 //! The server of the metadata plane.
+//!
+//! [`core`] starts and stops raft, [`service`] answers gRPC, [`leader`] does what only the leader can,
+//! [`members`] lets the membership follow the registered nodes, [`storage`] is the disk and [`network`] the way
+//! to the peers. Start at [`MetadataServer::start`].
+
+mod addresses;
+mod announce;
+mod codec;
+mod core;
+mod joining;
+mod leader;
+mod members;
+mod network;
+mod provision;
+mod service;
+mod storage;
+mod types;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use abide_types::NodeId;
+use abide_types::{Generation, NodeId};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-use crate::client::{Joined, Metadata};
+pub(crate) use self::core::Core;
+pub(crate) use self::leader::transaction;
+pub(crate) use self::service::status_from;
+use crate::client::{Joined, Metadata, join_until_stopped};
 use crate::errors::{JoinError, ProvisionError, StartError};
 use crate::options::{MetadataOptions, NodeDescription, ProvisionSettings};
 
@@ -56,7 +77,9 @@ pub struct ServerStatus {
 
 /// A metadata server. Cheap to clone.
 #[derive(Clone)]
-pub struct MetadataServer {}
+pub struct MetadataServer {
+    core: Arc<Core>,
+}
 
 impl MetadataServer {
     /// Opens the store in `directory` and, if it belongs to a cluster, starts raft from it. Serve
@@ -66,50 +89,91 @@ impl MetadataServer {
         node: NodeDescription,
         options: MetadataOptions,
     ) -> Result<Self, StartError> {
-        let _ = (directory, node, options);
-        unimplemented!()
+        let core = Core::open(directory, node, options).await?;
+        Ok(Self { core })
     }
 
     /// The gRPC services to mount on the node port.
     pub fn routes(&self) -> Routes {
-        unimplemented!()
+        service::routes(Arc::clone(&self.core))
     }
 
     /// Registers this start: provisions if that is configured and there is no cluster, else asks the cluster
     /// at the configured addresses. Waits for as long as there is none.
     pub async fn join(&self) -> Result<(Metadata, Joined), JoinError> {
-        unimplemented!()
+        let core = &self.core;
+        if core.node().is_none()
+            && let Some(settings) = core.options.auto_provision
+        {
+            match core.provision(settings).await {
+                Ok(_) | Err(ProvisionError::AlreadyProvisioned { .. }) => {}
+                Err(ProvisionError::Start(error)) => return Err(error.into()),
+                Err(ProvisionError::Invalid(detail)) => return Err(JoinError::Invalid(detail)),
+                // What was begun is finished below.
+                Err(error @ ProvisionError::Unavailable { .. }) => {
+                    tracing::warn!(%error, "provisioning takes longer");
+                }
+            }
+        }
+        let joined = join_until_stopped(core).await?;
+        let mut identity = core.identity();
+        identity.node = joined.node.0;
+        identity.fingerprint = joined.fingerprint;
+        identity.generation = identity.generation.max(joined.generation.0);
+        core.become_member(identity).await?;
+        core.start_raft().await?;
+        let metadata = Metadata::local(Arc::clone(core), joined.fingerprint);
+        Ok((metadata, joined))
     }
 
     /// Forms a cluster with this server as its first member; returns the fingerprint.
     pub async fn provision(&self, settings: ProvisionSettings) -> Result<u64, ProvisionError> {
-        let _ = settings;
-        unimplemented!()
+        self.core.provision(settings).await
     }
 
     /// Who leads, as far as this server knows.
     pub fn leader(&self) -> watch::Receiver<Option<NodeId>> {
-        unimplemented!()
+        self.core.leader.subscribe()
     }
 
     /// Whether this server leads.
     pub fn is_leader(&self) -> bool {
-        unimplemented!()
+        self.core.is_leader()
     }
 
     /// Stands for election at once. For a follower that knows that the leader's process is gone, for instance
-    /// because its port refuses connections; does nothing on a leader or without one.
+    /// because its port refuses connections; does nothing on a leader or on a server without a vote.
     pub async fn trigger_election(&self) {
-        unimplemented!()
+        self.core.trigger_election().await;
+    }
+
+    /// Makes a snapshot now, after which the log is cut down to the entries that are kept.
+    pub async fn make_snapshot(&self) {
+        if let Some(raft) = self.core.raft()
+            && let Err(error) = raft.trigger().snapshot().await
+        {
+            tracing::warn!(%error, "no snapshot");
+        }
     }
 
     /// What it does in raft.
     pub fn status(&self) -> ServerStatus {
-        unimplemented!()
+        self.core.status()
     }
 
-    /// Hands leadership over if this server leads, then stops.
+    /// Why it failed, once it has: its disk refused a write, or raft met something impossible. The node cannot
+    /// go on safely and should end. Stays `None` for a server that is shut down.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.core.failure()
+    }
+
+    /// Notes where another server is, for instance because its fabric connection told.
+    pub fn learn_address(&self, node: NodeId, generation: Generation, address: &str) {
+        self.core.addresses.learn(node, generation, address);
+    }
+
+    /// Hands leadership over if this server leads, then stops and closes the store.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.core.shutdown().await;
     }
 }

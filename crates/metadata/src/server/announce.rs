@@ -1,0 +1,105 @@
+//! How servers find each other again when all of them were restarted, perhaps at other addresses: as long as
+//! nobody leads, each tells the others where it is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use abide_rpc::proto::metadata as pb;
+use abide_types::{Generation, NodeId};
+
+use super::core::Core;
+use crate::transport::{host_and_port, request};
+
+/// Longest pause between two rounds.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Announces this server whenever nobody leads. Ends with the server.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut leader = core.leader.subscribe();
+    loop {
+        if leader.wait_for(Option::is_none).await.is_err() {
+            return;
+        }
+        let mut pause = core.options.retry_pause_min;
+        while leader.borrow_and_update().is_none() {
+            announce(&core).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                ended = leader.changed() => if ended.is_err() { return },
+            }
+        }
+    }
+}
+
+/// Every address at which a metadata server may be, but not this one's.
+pub(crate) fn others(core: &Core) -> BTreeSet<String> {
+    let own = host_and_port(&core.description.address);
+    core.options
+        .addresses
+        .iter()
+        .map(|address| host_and_port(address).to_owned())
+        .chain(
+            core.addresses
+                .all()
+                .into_iter()
+                .map(|(_, _, address)| address),
+        )
+        .filter(|address| address != own)
+        .collect()
+}
+
+/// Tells every other server where this one is, and learns where they are.
+async fn announce(core: &Core) {
+    let identity = core.identity();
+    let from = pb::ServerAddress {
+        node: identity.node,
+        generation: identity.generation,
+        address: core.description.address.clone(),
+    };
+    let asked = others(core).into_iter().map(|address| {
+        let from = from.clone();
+        async move {
+            let reply = identify(core, &address, Some(from)).await.ok()?;
+            (reply.fingerprint == core.fingerprint()).then_some(reply)
+        }
+    });
+    for reply in futures::future::join_all(asked).await.into_iter().flatten() {
+        for server in reply.servers {
+            core.addresses.learn(
+                NodeId(server.node),
+                Generation(server.generation),
+                &server.address,
+            );
+        }
+    }
+}
+
+/// Asks who is at an address.
+pub(crate) async fn identify(
+    core: &Core,
+    address: &str,
+    from: Option<pb::ServerAddress>,
+) -> Result<pb::IdentifyReply, String> {
+    let timeout = core.options.attempt_timeout;
+    let asked = async {
+        let mut client = core.channels.metadata(address).await?;
+        let fingerprint = if from.is_some() {
+            core.fingerprint()
+        } else {
+            0
+        };
+        let message = pb::IdentifyRequest { from };
+        client
+            .identify(request(message, fingerprint, timeout))
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| {
+                core.channels.forget(address);
+                status.message().to_owned()
+            })
+    };
+    tokio::time::timeout(timeout, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("{address} did not answer within {timeout:?}")))
+}

@@ -1,0 +1,197 @@
+//! Connections to metadata servers, and the header that says which cluster a call is meant for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use abide_rpc::proto::metadata::metadata_client::MetadataClient;
+use abide_rpc::proto::metadata::raft_client::RaftClient;
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::options::MetadataOptions;
+
+/// The header that carries the cluster's fingerprint.
+pub(crate) const FINGERPRINT_HEADER: &str = "abide-fingerprint";
+
+/// Dead connections are found out by pings, where no refusal tells.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An address without its scheme and without what follows the port.
+pub(crate) fn host_and_port(address: &str) -> &str {
+    let rest = address
+        .strip_prefix("http://")
+        .or_else(|| address.strip_prefix("https://"))
+        .unwrap_or(address);
+    rest.split('/').next().unwrap_or(rest)
+}
+
+/// Connections by address, made when first needed.
+pub(crate) struct Channels {
+    connect_timeout: Duration,
+    message_bytes_max: usize,
+    by_address: Mutex<HashMap<String, Channel>>,
+}
+
+impl Channels {
+    pub(crate) fn new(options: &MetadataOptions) -> Self {
+        Self {
+            connect_timeout: options.connect_timeout,
+            message_bytes_max: options.message_bytes_max,
+            by_address: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// A connection that exists: an error means that nothing was sent.
+    pub(crate) async fn connect(&self, address: &str) -> Result<Channel, String> {
+        if let Some(channel) = self.by_address.lock().get(address) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", host_and_port(address)))
+            .map_err(|error| format!("'{address}' is no address: {error}"))?
+            .connect_timeout(self.connect_timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        // The limit of the endpoint covers the connection alone, not the handshake after it.
+        let channel = tokio::time::timeout(self.connect_timeout, endpoint.connect())
+            .await
+            .map_err(|_| format!("connect to {address}: timed out"))?
+            .map_err(|error| format!("connect to {address}: {}", with_sources(&error)))?;
+        self.by_address
+            .lock()
+            .insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Forgets a connection that failed, so that the next call makes a new one.
+    pub(crate) fn forget(&self, address: &str) {
+        self.by_address.lock().remove(address);
+    }
+
+    /// Forgets all connections.
+    pub(crate) fn clear(&self) {
+        self.by_address.lock().clear();
+    }
+
+    pub(crate) async fn metadata(&self, address: &str) -> Result<MetadataClient<Channel>, String> {
+        Ok(MetadataClient::new(self.connect(address).await?)
+            .max_decoding_message_size(self.message_bytes_max)
+            .max_encoding_message_size(self.message_bytes_max))
+    }
+
+    pub(crate) async fn raft(&self, address: &str) -> Result<RaftClient<Channel>, String> {
+        Ok(RaftClient::new(self.connect(address).await?)
+            .max_decoding_message_size(self.message_bytes_max)
+            .max_encoding_message_size(self.message_bytes_max))
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A request that carries the fingerprint; 0 carries none.
+pub(crate) fn request<T>(message: T, fingerprint: u64, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    if fingerprint != 0 {
+        let value = format!("{fingerprint:016x}");
+        if let Ok(value) = value.parse() {
+            request.metadata_mut().insert(FINGERPRINT_HEADER, value);
+        }
+    }
+    request
+}
+
+/// Whether a call without a fingerprint is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fingerprint {
+    Required,
+    /// The caller may not know it yet. If it says one, that must be right.
+    Optional,
+}
+
+/// Refuses a call that is meant for another cluster than `own`; 0 stands for no cluster.
+#[allow(
+    clippy::result_large_err,
+    reason = "tonic's handlers answer with a Status"
+)]
+pub(crate) fn check_fingerprint<T>(
+    request: &Request<T>,
+    own: u64,
+    fingerprint: Fingerprint,
+) -> Result<(), Status> {
+    let said = match request.metadata().get(FINGERPRINT_HEADER) {
+        None if fingerprint == Fingerprint::Optional => return Ok(()),
+        None => {
+            return Err(Status::failed_precondition(format!(
+                "the call carries no cluster fingerprint in '{FINGERPRINT_HEADER}'"
+            )));
+        }
+        Some(value) => value
+            .to_str()
+            .ok()
+            .and_then(|text| u64::from_str_radix(text, 16).ok())
+            .ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "'{FINGERPRINT_HEADER}' is not sixteen hexadecimal digits"
+                ))
+            })?,
+    };
+    if own == 0 {
+        return Err(Status::unavailable(
+            "this node is not a member of a cluster yet",
+        ));
+    }
+    if said != own {
+        return Err(Status::failed_precondition(format!(
+            "the call is meant for the cluster {said:016x}, this is {own:016x}"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_have_a_scheme() {
+        assert_eq!(host_and_port("n1:5122"), "n1:5122");
+        assert_eq!(host_and_port("http://n1:5122/"), "n1:5122");
+    }
+
+    #[test]
+    fn a_foreign_fingerprint_is_refused() {
+        let check = |own, said, mode| {
+            check_fingerprint(&request((), said, Duration::from_secs(1)), own, mode)
+                .map_err(|status| status.code())
+        };
+        use tonic::Code;
+        assert_eq!(check(7, 7, Fingerprint::Required), Ok(()));
+        assert_eq!(check(7, 0, Fingerprint::Optional), Ok(()));
+        assert_eq!(
+            check(7, 0, Fingerprint::Required),
+            Err(Code::FailedPrecondition)
+        );
+        assert_eq!(
+            check(7, 8, Fingerprint::Optional),
+            Err(Code::FailedPrecondition)
+        );
+        assert_eq!(check(0, 8, Fingerprint::Required), Err(Code::Unavailable));
+    }
+}
