@@ -179,9 +179,10 @@ impl Header {
     }
 }
 
-fn put_header(ty: u16, length: usize, out: &mut BytesMut) {
+/// `follows`: how many bytes will be appended behind it.
+fn put_header(ty: u16, length: usize, follows: usize, out: &mut BytesMut) {
     let length = u32::try_from(length).expect("payloads are limited to far less than 4 GiB");
-    out.reserve(HEADER_LENGTH + length as usize);
+    out.reserve(HEADER_LENGTH + follows);
     out.put_u16(ty);
     out.put_u16(0);
     out.put_u32(length);
@@ -189,7 +190,8 @@ fn put_header(ty: u16, length: usize, out: &mut BytesMut) {
 
 /// Appends a control message. The server sets no flags on what it sends.
 pub fn put_message(ty: MessageType, message: &impl Message, out: &mut BytesMut) {
-    put_header(ty.code(), message.encoded_len(), out);
+    let length = message.encoded_len();
+    put_header(ty.code(), length, length, out);
     message
         .encode(out)
         .expect("BytesMut grows to what is written");
@@ -197,8 +199,13 @@ pub fn put_message(ty: MessageType, message: &impl Message, out: &mut BytesMut) 
 
 /// Appends a stored entry under the type code that it was stored with.
 pub fn put_entry(entry: &RawEntry, out: &mut BytesMut) {
-    put_header(entry.ty, entry.payload.len(), out);
+    put_header(entry.ty, entry.payload.len(), entry.payload.len(), out);
     out.put_slice(&entry.payload);
+}
+
+/// Appends the header of a stored entry, for a sender that passes the payload on by itself.
+pub fn put_entry_header(entry: &RawEntry, out: &mut BytesMut) {
+    put_header(entry.ty, entry.payload.len(), 0, out);
 }
 
 /// Bytes that [`put_entry`] appends.

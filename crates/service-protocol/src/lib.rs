@@ -34,3 +34,12 @@ pub use frame::{Frame, FrameDecoder, FrameError};
 pub use message_type::{MessageClass, MessageType};
 pub use notification::{Notification, NotificationError, NotificationId, NotificationResult};
 pub use version::ProtocolVersion;
+
+/// Decodes a control message that an endpoint sent, within the bounds that keep small payloads from becoming
+/// large messages.
+pub fn decode_control<M: prost::Message + Default>(frame: &Frame) -> Result<M, String> {
+    if let Some(ty) = MessageType::from_code(frame.ty) {
+        bounds::check(ty, &frame.payload)?;
+    }
+    M::decode(frame.payload.clone()).map_err(|error| error.to_string())
+}
