@@ -5,10 +5,10 @@
 //! is polled; the task sleeps until something happens or some silence grows too long.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use abide_metadata::{CommitError, Metadata, MetadataServer, Txn, View};
+use abide_metadata::{CommitError, Metadata, MetadataServer, NodeState, Txn, View};
 use abide_rpc::{Fabric, PeerState};
 use abide_types::{NodeId, NodeIncarnation, PartitionId, Role};
 use tokio::sync::watch;
@@ -49,10 +49,11 @@ pub struct ControllerParts {
 
 /// A running controller; it stops when this is dropped.
 pub struct Controller {
+    own: NodeId,
     reports: watch::Sender<Reports>,
     health: watch::Receiver<Arc<BTreeMap<NodeId, Health>>>,
     stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Controller {
@@ -61,8 +62,9 @@ impl Controller {
         let (reports, heard) = watch::channel(Reports::default());
         let (health_out, health) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
+        let own = parts.fabric.identity().node;
         let driver = Driver {
-            own: parts.fabric.identity().node,
+            own,
             detector: Detector::new(options.liveness, Instant::now()),
             options,
             health: health_out,
@@ -76,10 +78,11 @@ impl Controller {
         };
         let task = tokio::spawn(driver.run(heard, stop.clone()));
         Self {
+            own,
             reports,
             health,
             stop,
-            task: Some(task),
+            task: Mutex::new(Some(task)),
         }
     }
 
@@ -102,15 +105,27 @@ impl Controller {
         });
     }
 
+    /// Whether any other node is there that could lead and is not about to stop as well.
+    pub fn others_stay(&self, view: &View) -> bool {
+        let health = Arc::clone(&self.health.borrow());
+        let reports = self.reports.borrow();
+        view.nodes.with_role(Role::Worker).any(|(node, entry)| {
+            let leaving = reports.leaving.contains(&entry.incarnation(node));
+            let there = health.get(&node).is_some_and(|health| health.answers());
+            node != self.own && there && !leaving && entry.state == NodeState::Active
+        })
+    }
+
     /// Who is there, as this node sees it.
     pub fn health(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, Health>>> {
         self.health.clone()
     }
 
     /// Stops and waits for the end of what is under way.
-    pub async fn stop(&mut self) {
+    pub async fn stop(&self) {
         self.stop.cancel();
-        if let Some(task) = self.task.take() {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
             // A panic was reported by the runtime; there is nothing to hand on.
             let _ = task.await;
         }
