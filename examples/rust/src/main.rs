@@ -6,7 +6,10 @@
 //! $ curl localhost:8080/Greeter/greet --json '"Ada"'
 //! ```
 
-#![allow(missing_docs, reason = "the SDK's macros generate methods without documentation")]
+#![allow(
+    missing_docs,
+    reason = "the SDK's macros generate methods without documentation"
+)]
 
 use std::fs::OpenOptions;
 use std::io::Write;
