@@ -39,7 +39,9 @@ pub enum ApplyError {
         source: StoreError,
     },
     /// The cluster's leader computes what this build does not know.
-    #[error("record {lsn} asks for state machine version {wanted}; this build knows {VERSION}: upgrade the node")]
+    #[error(
+        "record {lsn} asks for state machine version {wanted}; this build knows {VERSION}: upgrade the node"
+    )]
     Version {
         /// The record.
         lsn: Lsn,
@@ -67,7 +69,10 @@ pub struct StateMachine {
 impl StateMachine {
     /// For `partition` of `partitions`.
     pub const fn new(partition: PartitionId, partitions: u16) -> Self {
-        Self { partition, partitions }
+        Self {
+            partition,
+            partitions,
+        }
     }
 
     /// Reads a record's payload.
@@ -155,7 +160,9 @@ impl Transaction<'_> {
 
     /// Sends `message` to the partition that owns `to`: at once if it is this one, else through the outbox.
     pub(crate) fn send(&mut self, to: &InvocationId, message: proto::message::Kind) {
-        let message = proto::Message { kind: Some(message) };
+        let message = proto::Message {
+            kind: Some(message),
+        };
         let partition = partition_of(to.partition_key(), self.machine.partitions);
         if partition == self.machine.partition {
             self.local.push_back(message);
@@ -200,7 +207,10 @@ impl Transaction<'_> {
         let from = PartitionId(from);
         let position = OutboxPosition::from(delivery.position.unwrap_or_default());
         let key = keys::inbound(from);
-        let last = self.store.get(&key)?.and_then(|value| read_position(&value));
+        let last = self
+            .store
+            .get(&key)?
+            .and_then(|value| read_position(&value));
         if last.is_none_or(|last| last < position) {
             let mut value = BytesMut::with_capacity(12);
             value.put_u64(position.lsn);
@@ -210,7 +220,8 @@ impl Transaction<'_> {
                 self.message(message)?;
             }
         }
-        self.actions.push(Action::AckDelivery { to: from, position });
+        self.actions
+            .push(Action::AckDelivery { to: from, position });
         Ok(())
     }
 
@@ -219,8 +230,11 @@ impl Transaction<'_> {
             return;
         };
         for position in &acked.positions {
-            self.store
-                .delete(keys::outbox(PartitionId(to), Lsn(position.lsn), position.index));
+            self.store.delete(keys::outbox(
+                PartitionId(to),
+                Lsn(position.lsn),
+                position.index,
+            ));
         }
     }
 }

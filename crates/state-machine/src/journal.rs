@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use abide_service_protocol::awaiting::IsFailure;
-use abide_service_protocol::{Await, MessageClass, MessageType, Notification, NotificationId, RawEntry};
+use abide_service_protocol::{
+    Await, MessageClass, MessageType, Notification, NotificationId, RawEntry,
+};
 use abide_types::InvocationId;
 use bytes::Bytes;
 use prost::Message as _;
@@ -22,7 +24,11 @@ pub fn is_notification(ty: u16) -> bool {
 }
 
 /// The whole journal of an invocation, in order.
-pub fn read_journal(store: &dyn Store, id: &InvocationId, length: u32) -> Result<Vec<RawEntry>, StoreError> {
+pub fn read_journal(
+    store: &dyn Store,
+    id: &InvocationId,
+    length: u32,
+) -> Result<Vec<RawEntry>, StoreError> {
     let mut entries = Vec::with_capacity(length as usize);
     visit_journal(store, id, length, &mut |entry| entries.push(entry))?;
     Ok(entries)
@@ -38,7 +44,8 @@ fn visit_journal(
     store.scan(
         &keys::journal(id, 0),
         &keys::journal(id, length),
-        &mut |_, value| match decode_row::<JournalEntry>("decode journal entry", id, value.clone()) {
+        &mut |_, value| match decode_row::<JournalEntry>("decode journal entry", id, value.clone())
+        {
             Ok(entry) => {
                 visit(RawEntry {
                     ty: entry.ty as u16,
@@ -97,14 +104,20 @@ impl Transaction<'_> {
     ) -> Result<(), StoreError> {
         let index = self.append(id, invocation, entry.ty, entry.payload.clone());
         match invocation.status() {
-            Status::Invoked => self.actions.push(Action::Notify { id: *id, index, entry }),
+            Status::Invoked => self.actions.push(Action::Notify {
+                id: *id,
+                index,
+                entry,
+            }),
             Status::Suspended => {
                 let awaiting = invocation.awaiting.clone();
                 if self.wakes(id, invocation, awaiting, Some(&notification_id))? {
                     self.start(id, invocation);
                 }
             }
-            Status::Paused if notification_id == NotificationId::CANCEL => self.start(id, invocation),
+            Status::Paused if notification_id == NotificationId::CANCEL => {
+                self.start(id, invocation)
+            }
             Status::Paused | Status::Scheduled | Status::Inboxed | Status::Completed => {}
         }
         Ok(())
@@ -172,7 +185,8 @@ impl Transaction<'_> {
         if invocation.status() == Status::Completed {
             return Ok(());
         }
-        let notification = Notification::signal(name, crate::convert::signal_result(signal.outcome));
+        let notification =
+            Notification::signal(name, crate::convert::signal_result(signal.outcome));
         self.notify(&id, &mut invocation, notification)?;
         self.save(&id, &mut invocation);
         Ok(())
@@ -195,10 +209,16 @@ impl Transaction<'_> {
         let outcome = response.outcome.map(crate::convert::outcome_from_stored);
         let completion_id = sink.completion_id;
         let notification = match (sink.kind(), outcome) {
-            (proto::SinkKind::Output, outcome) => Notification::invocation_output(completion_id, outcome),
+            (proto::SinkKind::Output, outcome) => {
+                Notification::invocation_output(completion_id, outcome)
+            }
             (proto::SinkKind::Call, Some(outcome)) => Notification::call(completion_id, outcome),
-            (proto::SinkKind::Attach, Some(outcome)) => Notification::attached(completion_id, outcome),
-            (proto::SinkKind::Promise, Some(outcome)) => Notification::promise(completion_id, outcome),
+            (proto::SinkKind::Attach, Some(outcome)) => {
+                Notification::attached(completion_id, outcome)
+            }
+            (proto::SinkKind::Promise, Some(outcome)) => {
+                Notification::promise(completion_id, outcome)
+            }
             (_, None) => return Ok(()),
         };
         self.notify(&id, &mut invocation, notification)?;
@@ -224,7 +244,8 @@ impl Transaction<'_> {
         visit_journal(self.store, id, invocation.journal_length, &mut |entry| {
             if entry.ty == MessageType::CallInvocationIdCompletion.code()
                 && let Ok(notification) = Notification::decode(&entry)
-                && let abide_service_protocol::NotificationResult::InvocationId(text) = notification.result
+                && let abide_service_protocol::NotificationResult::InvocationId(text) =
+                    notification.result
                 && let Ok(callee) = text.parse()
             {
                 callees.push(callee);

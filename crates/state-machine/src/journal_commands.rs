@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use abide_service_protocol::{
-    AttachTarget, Call, Command, Notification, NotificationId, NotificationResult, OneWayCall, Outcome, RawEntry,
-    SignalId, SignalResult,
+    AttachTarget, Call, Command, Notification, NotificationId, NotificationResult, OneWayCall,
+    Outcome, RawEntry, SignalId, SignalResult,
 };
 use abide_types::{HandlerKind, InvocationId, InvocationTarget, ServiceKind};
 use bytes::Bytes;
@@ -31,7 +31,10 @@ struct Object {
 
 impl Transaction<'_> {
     /// What one attempt did, in order. Loads and saves the invocation once.
-    pub(crate) fn attempt_effects(&mut self, effects: proto::AttemptEffects) -> Result<(), StoreError> {
+    pub(crate) fn attempt_effects(
+        &mut self,
+        effects: proto::AttemptEffects,
+    ) -> Result<(), StoreError> {
         let Some((id, mut invocation)) = self.invoked(&effects.id, effects.incarnation)? else {
             return Ok(());
         };
@@ -61,10 +64,9 @@ impl Transaction<'_> {
                 }
                 Some(Kind::End(_)) => {
                     // The invoker lets no End pass without an Output.
-                    let outcome = invocation
-                        .outcome
-                        .take()
-                        .unwrap_or_else(|| proto::Outcome::failed(500, "the handler ended without output"));
+                    let outcome = invocation.outcome.take().unwrap_or_else(|| {
+                        proto::Outcome::failed(500, "the handler ended without output")
+                    });
                     return self.complete(&id, invocation, outcome);
                 }
                 None => {}
@@ -120,7 +122,10 @@ impl Transaction<'_> {
             }
             Command::GetLazyState { key, completion } => {
                 let value = match object(invocation) {
-                    Some(object) => self.store.get(&keys::state(&object.service, &object.key, &key))?,
+                    Some(object) => {
+                        self.store
+                            .get(&keys::state(&object.service, &object.key, &key))?
+                    }
                     None => None,
                 };
                 self.notify(id, invocation, Notification::state(completion, value))
@@ -147,11 +152,17 @@ impl Transaction<'_> {
                 Some(object) => self.delete_prefix(&keys::state_of(&object.service, &object.key)),
                 None => Ok(()),
             },
-            Command::GetPromise { key, completion } => self.get_promise(id, invocation, &key, completion),
+            Command::GetPromise { key, completion } => {
+                self.get_promise(id, invocation, &key, completion)
+            }
             Command::PeekPromise { key, completion } => {
                 let promise = self.load_promise(id, invocation, &key)?;
                 let outcome = promise.outcome.map(outcome_from_stored);
-                self.notify(id, invocation, Notification::promise_peeked(completion, outcome))
+                self.notify(
+                    id,
+                    invocation,
+                    Notification::promise_peeked(completion, outcome),
+                )
             }
             Command::CompletePromise {
                 key,
@@ -189,7 +200,10 @@ impl Transaction<'_> {
                 self.send_attach(id, invocation, &target, completion, SinkKind::Output);
                 Ok(())
             }
-            Command::CompleteAwakeable { id: awakeable, outcome } => {
+            Command::CompleteAwakeable {
+                id: awakeable,
+                outcome,
+            } => {
                 self.send_signal(
                     &awakeable.invocation,
                     NotificationId::Signal(awakeable.signal),
@@ -268,9 +282,10 @@ impl Transaction<'_> {
         completion: u32,
     ) -> Result<(), StoreError> {
         let mut promise = self.load_promise(id, invocation, name)?;
-        let refused = promise.outcome.is_some().then(|| {
-            abide_service_protocol::Failure::new(409, "promise was already completed")
-        });
+        let refused = promise
+            .outcome
+            .is_some()
+            .then(|| abide_service_protocol::Failure::new(409, "promise was already completed"));
         if refused.is_none() {
             let outcome = outcome_to_stored(outcome);
             for waiter in std::mem::take(&mut promise.waiters) {
@@ -279,7 +294,11 @@ impl Transaction<'_> {
             promise.outcome = Some(outcome);
             self.save_promise(invocation, name, &promise);
         }
-        self.notify(id, invocation, Notification::promise_completed(completion, refused))
+        self.notify(
+            id,
+            invocation,
+            Notification::promise_completed(completion, refused),
+        )
     }
 
     fn call(
@@ -293,7 +312,13 @@ impl Transaction<'_> {
         let Some(callee) = callee else {
             return Ok(());
         };
-        let callee_id = callee_id(id, invocation, index, &callee, call.idempotency_key.as_deref());
+        let callee_id = callee_id(
+            id,
+            invocation,
+            index,
+            &callee,
+            call.idempotency_key.as_deref(),
+        );
         self.notify(
             id,
             invocation,
@@ -326,7 +351,13 @@ impl Transaction<'_> {
         let Some(callee) = callee else {
             return Ok(());
         };
-        let callee_id = callee_id(id, invocation, index, &callee, call.idempotency_key.as_deref());
+        let callee_id = callee_id(
+            id,
+            invocation,
+            index,
+            &callee,
+            call.idempotency_key.as_deref(),
+        );
         self.notify(
             id,
             invocation,
@@ -358,7 +389,9 @@ impl Transaction<'_> {
         };
         let outcome = match NotificationResult::from(result) {
             NotificationResult::Value(value) => Some(outcome_to_stored(Outcome::Value(value))),
-            NotificationResult::Failure(failure) => Some(outcome_to_stored(Outcome::Failure(failure))),
+            NotificationResult::Failure(failure) => {
+                Some(outcome_to_stored(Outcome::Failure(failure)))
+            }
             _ => None,
         };
         self.send(
@@ -428,7 +461,8 @@ fn callee_id(
     seed[24..32].copy_from_slice(&invocation.incarnation.to_be_bytes());
     seed[32..].copy_from_slice(&index.to_be_bytes());
     let random = xxh3_128(&seed);
-    let target = InvocationTarget::from(callee.target.as_ref().unwrap_or(&proto::Target::default()));
+    let target =
+        InvocationTarget::from(callee.target.as_ref().unwrap_or(&proto::Target::default()));
     let is_plain = target.service_kind == ServiceKind::Service && idempotency_key.is_none();
     if is_plain && index < LOCAL_CALLS_MAX {
         return InvocationId::new(id.partition_key(), random.to_be_bytes());

@@ -228,7 +228,10 @@ mod tests {
     #[test]
     fn keys_have_pinned_bytes() {
         let id = InvocationId::new(abide_types::PartitionKey(1), [2; 16]);
-        assert_eq!(journal(&id, 3)[..], [&[2, 0, 0, 0, 0, 0, 0, 0, 1][..], &[2; 16], &[0, 0, 0, 3]].concat());
+        assert_eq!(
+            journal(&id, 3)[..],
+            [&[2, 0, 0, 0, 0, 0, 0, 0, 1][..], &[2; 16], &[0, 0, 0, 3]].concat()
+        );
         assert_eq!(state("S", "k", b"n")[..], *b"\x04\0\0\0\x01k\0\0\0\x01Sn");
         let key = TimerKey {
             due: Timestamp(5),
@@ -246,7 +249,11 @@ mod tests {
     fn no_key_panics_the_parsers() {
         for length in 0..60 {
             let key = vec![Table::Timer as u8; length];
-            let _ = (parse_timer(&key), parse_outbox(&key), parse_invocation(&key));
+            let _ = (
+                parse_timer(&key),
+                parse_outbox(&key),
+                parse_invocation(&key),
+            );
         }
     }
 }

@@ -36,7 +36,8 @@ impl Transaction<'_> {
 
     /// Creates an invocation, or joins the one that has its id.
     pub(crate) fn invoke(&mut self, invoke: proto::Invoke) -> Result<Reply, StoreError> {
-        let (Some(id), Some(target)) = (InvocationId::from_bytes(&invoke.id), &invoke.target) else {
+        let (Some(id), Some(target)) = (InvocationId::from_bytes(&invoke.id), &invoke.target)
+        else {
             return Ok(Reply::None);
         };
         if let Some(existing) = self.load(&id)? {
@@ -57,7 +58,12 @@ impl Transaction<'_> {
             request_id: invoke.request_id,
             ..Default::default()
         };
-        self.append(&id, &mut invocation, MessageType::Input.code(), invoke.input);
+        self.append(
+            &id,
+            &mut invocation,
+            MessageType::Input.code(),
+            invoke.input,
+        );
         invocation.command_count = 1;
         let mut execute_at = None;
         if invoke.execute_at > self.at.0 {
@@ -89,7 +95,8 @@ impl Transaction<'_> {
         mut existing: Invocation,
         invoke: proto::Invoke,
     ) -> Result<Reply, StoreError> {
-        let same_request = !invoke.request_id.is_empty() && invoke.request_id == existing.request_id;
+        let same_request =
+            !invoke.request_id.is_empty() && invoke.request_id == existing.request_id;
         let completed = existing.status() == Status::Completed;
         if let Some(sink) = invoke.sink {
             let is_run = invoke
@@ -184,7 +191,12 @@ impl Transaction<'_> {
         self.release_key(id, &invocation)?;
         self.actions.push(Action::Completed {
             id: *id,
-            target: InvocationTarget::from(invocation.target.as_ref().unwrap_or(&proto::Target::default())),
+            target: InvocationTarget::from(
+                invocation
+                    .target
+                    .as_ref()
+                    .unwrap_or(&proto::Target::default()),
+            ),
             outcome: outcome.clone(),
         });
         if invocation.journal_retention_ms == 0 {
@@ -224,7 +236,11 @@ impl Transaction<'_> {
     }
 
     /// If the invocation holds its key, hands the key to the first in the inbox.
-    fn release_key(&mut self, id: &InvocationId, invocation: &Invocation) -> Result<(), StoreError> {
+    fn release_key(
+        &mut self,
+        id: &InvocationId,
+        invocation: &Invocation,
+    ) -> Result<(), StoreError> {
         let Some((service, key)) = exclusive_object(invocation) else {
             return Ok(());
         };
@@ -314,7 +330,9 @@ impl Transaction<'_> {
             return Ok(());
         }
         match timer.kind {
-            TimerKind::Sleep => self.complete_sleep(&timer.invocation, invocation, timer.completion_id),
+            TimerKind::Sleep => {
+                self.complete_sleep(&timer.invocation, invocation, timer.completion_id)
+            }
             TimerKind::Start if invocation.status() == Status::Scheduled => {
                 self.start_or_queue(&timer.invocation, &mut invocation)?;
                 self.save(&timer.invocation, &mut invocation);
@@ -328,9 +346,11 @@ impl Transaction<'_> {
 /// When a completed invocation may be forgotten.
 pub fn expires_at(invocation: &Invocation) -> Timestamp {
     Timestamp(
-        invocation
-            .completed_at
-            .saturating_add(invocation.completion_retention_ms.max(COMPLETION_RETENTION_MIN_MS)),
+        invocation.completed_at.saturating_add(
+            invocation
+                .completion_retention_ms
+                .max(COMPLETION_RETENTION_MIN_MS),
+        ),
     )
 }
 
@@ -340,7 +360,10 @@ fn exclusive_object(invocation: &Invocation) -> Option<(String, String)> {
     if HandlerKind::Exclusive != InvocationTarget::from(target).handler_kind {
         return None;
     }
-    Some((target.service.clone(), target.key.clone().unwrap_or_default()))
+    Some((
+        target.service.clone(),
+        target.key.clone().unwrap_or_default(),
+    ))
 }
 
 /// The same in every attempt and on every replica, different between invocations. Never 0, which older SDKs read as

@@ -1,14 +1,11 @@
 //! What records do, as transcripts.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
-mod harness;
-
+use crate::harness::effect::*;
+use crate::harness::{World, target};
 use abide_state_machine::keys::Table;
 use abide_state_machine::proto as state;
 use abide_state_machine::{Invoked, Operated, Reply};
 use expect_test::{Expect, expect};
-use harness::effect::*;
-use harness::{World, target};
 
 fn check(world: &mut World, expected: Expect) {
     expected.assert_eq(&world.take_transcript());
@@ -20,12 +17,15 @@ fn a_service_runs_its_steps_and_answers() {
     let id = world.invoke("Svc", None, "go");
     world.effects(&id, vec![ran(1, "one")]);
     world.effects(&id, vec![ran(2, "two"), output("done"), end()]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         notify inv1 #1 RunCompletion (completion 1) one
         notify inv1 #2 RunCompletion (completion 2) two
         completed inv1 done
-    "#]]);
+    "#]],
+    );
     assert_eq!(world.rows(Table::Invoked), 0);
 }
 
@@ -35,15 +35,27 @@ fn a_repeated_request_joins_the_first_and_another_one_is_told_so() {
     let svc = target("Svc", None, "go");
     let (id, _) = world.invoke_as(&svc, 7, 0, 1000);
     let (_, again) = world.invoke_as(&svc, 7, 0, 1000);
-    assert_eq!(again, Reply::Invoked(Invoked { new: true, execute_at: None, finished: None }));
+    assert_eq!(
+        again,
+        Reply::Invoked(Invoked {
+            new: true,
+            execute_at: None,
+            finished: None
+        })
+    );
     world.effects(&id, vec![output("done"), end()]);
     let (_, late) = world.invoke_as(&svc, 7, 0, 1000);
-    let Reply::Invoked(late) = late else { panic!("{late:?}") };
+    let Reply::Invoked(late) = late else {
+        panic!("{late:?}")
+    };
     assert!(late.new && late.finished.is_some());
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         completed inv1 done
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -60,7 +72,9 @@ fn exclusive_handlers_of_a_key_run_one_after_the_other() {
         Reply::Operated(Operated::Done)
     );
     world.effects(&second, vec![get("n", 1), output("2"), end()]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         start inv4
         start inv5
@@ -70,7 +84,8 @@ fn exclusive_handlers_of_a_key_run_one_after_the_other() {
         completed inv3 [409] canceled
         notify inv2 #2 GetLazyStateCompletion (completion 1) 1
         completed inv2 2
-    "#]]);
+    "#]],
+    );
     assert_eq!(world.rows(Table::Inbox), 0);
     assert_eq!(world.rows(Table::Lock), 1);
 }
@@ -79,14 +94,19 @@ fn exclusive_handlers_of_a_key_run_one_after_the_other() {
 fn a_suspended_caller_wakes_with_the_result_of_another_partition_once() {
     let mut world = World::new(64);
     let caller = world.invoke("Svc", None, "go");
-    world.effects(&caller, vec![call("Obj", Some("k"), "add", 1), suspend(&[2])]);
+    world.effects(
+        &caller,
+        vec![call("Obj", Some("k"), "add", 1), suspend(&[2])],
+    );
     world.deliver(3);
     let callee = world.id("inv2");
     assert_ne!(world.partition(&caller), world.partition(&callee));
     world.effects(&callee, vec![output("sum"), end()]);
     world.deliver(3);
     world.effects(&caller, vec![output("done"), end()]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         notify inv1 #2 CallInvocationIdCompletion (completion 1) inv2
         stop inv1
@@ -94,7 +114,8 @@ fn a_suspended_caller_wakes_with_the_result_of_another_partition_once() {
         completed inv2 sum
         start inv1
         completed inv1 done
-    "#]]);
+    "#]],
+    );
     assert_eq!(world.rows(Table::Outbox), 0, "acks empty the outboxes");
 }
 
@@ -103,23 +124,35 @@ fn a_suspension_behind_its_completion_starts_again_at_once() {
     let mut world = World::new(1);
     let id = world.invoke("Svc", None, "go");
     world.effects(&id, vec![ran(1, "x"), suspend(&[1])]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         notify inv1 #1 RunCompletion (completion 1) x
         start inv1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn sleeps_wake_and_delayed_sends_start_in_their_time() {
     let mut world = World::new(1);
     let id = world.invoke("Svc", None, "go");
-    world.effects(&id, vec![sleep(2_000, 1), send("Svc", None, "later", 3_000, 2), suspend(&[1])]);
+    world.effects(
+        &id,
+        vec![
+            sleep(2_000, 1),
+            send("Svc", None, "later", 3_000, 2),
+            suspend(&[1]),
+        ],
+    );
     world.pass_time(1_999);
     world.pass_time(2_000);
     world.effects(&id, vec![output("ok"), end()]);
     world.pass_time(3_000);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         timer at 2000
         notify inv1 #3 CallInvocationIdCompletion (completion 2) inv2
@@ -128,7 +161,8 @@ fn sleeps_wake_and_delayed_sends_start_in_their_time() {
         start inv1
         completed inv1 ok
         start inv2
-    "#]]);
+    "#]],
+    );
     assert_eq!(world.rows(Table::Timer), 0);
 }
 
@@ -139,11 +173,14 @@ fn a_timer_of_an_invocation_that_has_ended_does_nothing() {
     world.effects(&id, vec![sleep(2_000, 1)]);
     world.operate(&id, state::Operation::Kill);
     world.pass_time(2_000);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         timer at 2000
         completed inv1 [409] killed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -152,12 +189,24 @@ fn workflows_run_once_and_promises_wake_their_waiters() {
     let run = world.invoke("Wf", Some("w"), "run");
     world.effects(&run, vec![get_promise("p", 1), suspend(&[1])]);
     let (_, again) = world.invoke_as(&target("Wf", Some("w"), "run"), 99, 0, 1000);
-    let Reply::Invoked(again) = again else { panic!("{again:?}") };
+    let Reply::Invoked(again) = again else {
+        panic!("{again:?}")
+    };
     assert!(!again.new);
     let shared = world.invoke("Wf", Some("w"), "signal");
-    world.effects(&shared, vec![complete_promise("p", "go", 1), complete_promise("p", "no", 2), output(""), end()]);
+    world.effects(
+        &shared,
+        vec![
+            complete_promise("p", "go", 1),
+            complete_promise("p", "no", 2),
+            output(""),
+            end(),
+        ],
+    );
     world.effects(&run, vec![output("signed"), end()]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         stop inv1
         start inv2
@@ -166,7 +215,8 @@ fn workflows_run_once_and_promises_wake_their_waiters() {
         completed inv2 
         start inv1
         completed inv1 signed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -176,16 +226,22 @@ fn cancel_tells_a_running_handler_and_wakes_a_suspended_one() {
     let suspended = world.invoke("Svc", None, "go");
     world.effects(&suspended, vec![sleep(9_000, 1), suspend(&[1])]);
     for id in [&running, &suspended] {
-        assert_eq!(world.operate(id, state::Operation::Cancel), Reply::Operated(Operated::Appended));
+        assert_eq!(
+            world.operate(id, state::Operation::Cancel),
+            Reply::Operated(Operated::Appended)
+        );
     }
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         start inv2
         timer at 9000
         stop inv2
         notify inv1 #1 Signal (signal 1) void
         start inv2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -203,7 +259,9 @@ fn kill_ends_callees_wherever_they_are() {
     world.deliver(1);
     world.operate(&caller, state::Operation::Kill);
     world.deliver(2);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         notify inv1 #2 CallInvocationIdCompletion (completion 1) inv2
         notify inv1 #4 CallInvocationIdCompletion (completion 3) inv3
@@ -216,7 +274,8 @@ fn kill_ends_callees_wherever_they_are() {
         completed inv3 [409] killed
         completed inv2 [409] killed
         completed inv4 [409] killed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -229,20 +288,29 @@ fn what_a_superseded_attempt_says_changes_nothing() {
     assert_eq!(before, world.stores[0]);
     world.operate(&id, state::Operation::Resume);
     world.effects(&id, vec![output("ok"), end()]);
-    check(&mut world, expect![[r#"
+    check(
+        &mut world,
+        expect![[r#"
         start inv1
         stop inv1
         start inv1
         completed inv1 ok
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn purge_leaves_no_row() {
     let mut world = World::new(1);
     let run = world.invoke("Wf", Some("w"), "run");
-    world.effects(&run, vec![set("s", "1"), get_promise("p", 1), output(""), end()]);
-    assert_eq!(world.operate(&run, state::Operation::Purge), Reply::Operated(Operated::Done));
+    world.effects(
+        &run,
+        vec![set("s", "1"), get_promise("p", 1), output(""), end()],
+    );
+    assert_eq!(
+        world.operate(&run, state::Operation::Purge),
+        Reply::Operated(Operated::Done)
+    );
     assert!(world.stores[0].0.is_empty(), "{:?}", world.stores[0]);
 }
 
@@ -254,14 +322,24 @@ fn commands_that_make_no_sense_change_nothing() {
     for kind in [
         Kind::Invoke(state::Invoke::default()),
         Kind::AttemptEffects(state::AttemptEffects::default()),
-        Kind::FireTimer(state::FireTimer { key: bytes::Bytes::from_static(b"rubbish") }),
+        Kind::FireTimer(state::FireTimer {
+            key: bytes::Bytes::from_static(b"rubbish"),
+        }),
         Kind::Signal(state::Signal::default()),
         Kind::Operate(state::Operate::default()),
-        Kind::OutboxAcked(state::OutboxAcked { to_partition: 1 << 20, positions: vec![state::OutboxPosition::default()] }),
-        Kind::Delivery(state::Delivery { from_partition: 1 << 20, ..Default::default() }),
+        Kind::OutboxAcked(state::OutboxAcked {
+            to_partition: 1 << 20,
+            positions: vec![state::OutboxPosition::default()],
+        }),
+        Kind::Delivery(state::Delivery {
+            from_partition: 1 << 20,
+            ..Default::default()
+        }),
         Kind::Pause(state::Pause::default()),
         Kind::Fail(state::Fail::default()),
-        Kind::Purge(state::Purge { expired: vec![state::Expired::default()] }),
+        Kind::Purge(state::Purge {
+            expired: vec![state::Expired::default()],
+        }),
     ] {
         world.apply(partition, kind);
     }

@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 use abide_service_protocol::{MessageType, Notification, RawEntry, proto as wire};
 use abide_state_machine::proto::{self as state, attempt_effect, command::Kind};
 use abide_state_machine::{Action, Reply, StateMachine, Store, StoreError, keys};
-use abide_types::{HandlerKind, InvocationId, InvocationTarget, Lsn, PartitionId, ServiceKind, partition_of};
+use abide_types::{
+    HandlerKind, InvocationId, InvocationTarget, Lsn, PartitionId, ServiceKind, partition_of,
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -57,6 +59,10 @@ pub struct World {
     undelivered: Vec<(PartitionId, state::Delivery)>,
     timers: BTreeMap<Bytes, PartitionId>,
     pub transcript: String,
+    /// Invocations that were started since somebody looked.
+    pub started: Vec<InvocationId>,
+    /// Every record, for replicas to repeat.
+    pub log: Vec<(PartitionId, Lsn, Bytes)>,
     random: u128,
 }
 
@@ -64,7 +70,9 @@ pub fn target(service: &str, key: Option<&str>, handler: &str) -> InvocationTarg
     let handler_kind = match (key, handler) {
         (None, _) => HandlerKind::Plain,
         (_, "run") => HandlerKind::Workflow,
-        (_, shared) if shared.starts_with("get") || service.starts_with("Wf") => HandlerKind::Shared,
+        (_, shared) if shared.starts_with("get") || service.starts_with("Wf") => {
+            HandlerKind::Shared
+        }
         _ => HandlerKind::Exclusive,
     };
     InvocationTarget {
@@ -131,7 +139,12 @@ pub mod effect {
         command(MessageType::Sleep, &message)
     }
 
-    pub fn call(service: &str, key: Option<&str>, handler: &str, completion: u32) -> state::AttemptEffect {
+    pub fn call(
+        service: &str,
+        key: Option<&str>,
+        handler: &str,
+        completion: u32,
+    ) -> state::AttemptEffect {
         let message = wire::CallCommand {
             service_name: service.to_owned(),
             handler_name: handler.to_owned(),
@@ -150,7 +163,13 @@ pub mod effect {
         }
     }
 
-    pub fn send(service: &str, key: Option<&str>, handler: &str, at: u64, completion: u32) -> state::AttemptEffect {
+    pub fn send(
+        service: &str,
+        key: Option<&str>,
+        handler: &str,
+        at: u64,
+        completion: u32,
+    ) -> state::AttemptEffect {
         let message = wire::OneWayCallCommand {
             service_name: service.to_owned(),
             handler_name: handler.to_owned(),
@@ -191,7 +210,8 @@ pub mod effect {
     }
 
     pub fn ran(completion: u32, text: &str) -> state::AttemptEffect {
-        let outcome = abide_service_protocol::Outcome::Value(Bytes::copy_from_slice(text.as_bytes()));
+        let outcome =
+            abide_service_protocol::Outcome::Value(Bytes::copy_from_slice(text.as_bytes()));
         let entry = Notification::run(completion, outcome).into_entry();
         state::AttemptEffect {
             kind: Some(attempt_effect::Kind::RunProposal(state::Entry {
@@ -204,7 +224,9 @@ pub mod effect {
 
     pub fn output(text: &str) -> state::AttemptEffect {
         let message = wire::OutputCommand {
-            result: Some(wire::output_command::Result::Value(value(text).unwrap_or_default())),
+            result: Some(wire::output_command::Result::Value(
+                value(text).unwrap_or_default(),
+            )),
             ..Default::default()
         };
         command(MessageType::Output, &message)
@@ -215,9 +237,12 @@ pub mod effect {
             .iter()
             .map(|id| abide_service_protocol::NotificationId::Completion(*id))
             .chain([abide_service_protocol::NotificationId::CANCEL]);
-        let awaiting = abide_service_protocol::Await::any_of(ids).map(|awaiting| awaiting.into_bytes());
+        let awaiting =
+            abide_service_protocol::Await::any_of(ids).map(|awaiting| awaiting.into_bytes());
         state::AttemptEffect {
-            kind: Some(attempt_effect::Kind::Suspended(awaiting.unwrap_or_default())),
+            kind: Some(attempt_effect::Kind::Suspended(
+                awaiting.unwrap_or_default(),
+            )),
             ..Default::default()
         }
     }
@@ -242,6 +267,8 @@ impl World {
             undelivered: Vec::new(),
             timers: BTreeMap::new(),
             transcript: String::new(),
+            started: Vec::new(),
+            log: Vec::new(),
             random: 0,
         }
     }
@@ -265,7 +292,9 @@ impl World {
             commands: vec![state::Command { kind: Some(kind) }],
         };
         // What goes over the log has to survive the way.
-        let batch = StateMachine::decode(lsn, batch.encode_to_vec().into()).expect("decodes");
+        let payload = Bytes::from(batch.encode_to_vec());
+        self.log.push((partition, lsn, payload.clone()));
+        let batch = StateMachine::decode(lsn, payload).expect("decodes");
         let machine = StateMachine::new(partition, self.partitions);
         let applied = machine
             .apply(&mut self.stores[index], lsn, batch)
@@ -280,6 +309,7 @@ impl World {
         let line = match action {
             Action::Start { id, incarnation } => {
                 self.incarnations.insert(id, incarnation);
+                self.started.push(id);
                 format!("start {}", self.name(&id))
             }
             Action::Notify { id, index, entry } => {
@@ -290,7 +320,9 @@ impl World {
                 };
                 format!("notify {} #{index} {name} {shown}", self.name(&id))
             }
-            Action::CommandAck { id, command_index } => format!("ack {} {command_index}", self.name(&id)),
+            Action::CommandAck { id, command_index } => {
+                format!("ack {} {command_index}", self.name(&id))
+            }
             Action::Stop { id } => format!("stop {}", self.name(&id)),
             Action::RetryNow { id } => format!("retry {}", self.name(&id)),
             Action::Completed { id, outcome, .. } => {
@@ -304,7 +336,11 @@ impl World {
                 self.timers.remove(&key);
                 format!("no timer at {}", due.0)
             }
-            Action::Send { to, position, message } => {
+            Action::Send {
+                to,
+                position,
+                message,
+            } => {
                 self.undelivered.push((
                     to,
                     state::Delivery {
@@ -342,6 +378,27 @@ impl World {
         format!("({}) {result}", notification.id)
     }
 
+    /// Delivers the first waiting message for one of the partitions, `times` over; false when none waits.
+    pub fn deliver_one(&mut self, choice: usize, times: usize) -> bool {
+        let waiting: std::collections::BTreeSet<_> = self
+            .undelivered
+            .iter()
+            .map(|(to, delivery)| (*to, delivery.from_partition))
+            .collect();
+        let Some(link) = waiting.iter().nth(choice % waiting.len().max(1)) else {
+            return false;
+        };
+        let first = self
+            .undelivered
+            .iter()
+            .position(|(to, delivery)| (*to, delivery.from_partition) == *link);
+        let (to, delivery) = self.undelivered.remove(first.expect("it was there"));
+        for _ in 0..times {
+            self.apply(to, Kind::Delivery(delivery.clone()));
+        }
+        true
+    }
+
     /// Delivers what waits in outboxes, `times` over.
     pub fn deliver(&mut self, times: usize) {
         while !self.undelivered.is_empty() {
@@ -356,7 +413,8 @@ impl World {
     pub fn invoke(&mut self, service: &str, key: Option<&str>, handler: &str) -> InvocationId {
         self.random += 1;
         let random = self.random;
-        self.invoke_as(&target(service, key, handler), random, 0, 1000).0
+        self.invoke_as(&target(service, key, handler), random, 0, 1000)
+            .0
     }
 
     pub fn invoke_as(
@@ -438,8 +496,12 @@ impl World {
 
 fn show_outcome(outcome: &state::Outcome) -> String {
     match &outcome.outcome {
-        Some(state::outcome::Outcome::Success(value)) => String::from_utf8_lossy(value).into_owned(),
-        Some(state::outcome::Outcome::Failure(failure)) => format!("[{}] {}", failure.code, failure.message),
+        Some(state::outcome::Outcome::Success(value)) => {
+            String::from_utf8_lossy(value).into_owned()
+        }
+        Some(state::outcome::Outcome::Failure(failure)) => {
+            format!("[{}] {}", failure.code, failure.message)
+        }
         None => "nothing".to_owned(),
     }
 }

@@ -1,0 +1,13 @@
+//! What the state machine does, seen from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod apply;
+mod harness;
+mod random;
