@@ -1,0 +1,73 @@
+//! Why a store does not open, and what an error of an open one means.
+
+use std::io;
+use std::path::PathBuf;
+
+use abide_state_machine::StoreError;
+use abide_types::PartitionId;
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made or removed.
+    #[error("the directory {dir} of the partition stores")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What the files hold cannot be right. Destroyed and opened anew, it is rebuilt from the log or from
+    /// another replica.
+    #[error("the partition stores in {dir} are damaged")]
+    Corrupt {
+        /// The directory.
+        dir: PathBuf,
+        /// What RocksDB says; it names the file.
+        source: rocksdb::Error,
+    },
+    /// RocksDB does not work with the directory for another reason.
+    #[error("the partition stores in {dir} do not open")]
+    Failed {
+        /// The directory.
+        dir: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// The rows were written by a version that this one does not know.
+    #[error("partition {partition} in {dir} has format {format}; this version knows {known}")]
+    Format {
+        /// The directory.
+        dir: PathBuf,
+        /// The partition.
+        partition: PartitionId,
+        /// Its format.
+        format: u8,
+        /// The format of this version.
+        known: u8,
+    },
+    /// The partition was made and is not there.
+    #[error("partition {partition} in {dir} has vanished")]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// Somebody has the partition open; there is one writer.
+    #[error("partition {partition} is open already")]
+    InUse {
+        /// The partition.
+        partition: PartitionId,
+    },
+}
+
+/// Whether an error of an open store says that its files are damaged: then destroying the partition and
+/// rebuilding it helps, and trying again does not.
+pub fn is_corruption(error: &StoreError) -> bool {
+    error
+        .source
+        .as_ref()
+        .and_then(|source| source.downcast_ref::<rocksdb::Error>())
+        .is_some_and(|error| error.kind() == rocksdb::ErrorKind::Corruption)
+}

@@ -1,0 +1,116 @@
+//! Reading a partition from outside its processor, for listings and queries.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use abide_state_machine::StoreError;
+use abide_types::Lsn;
+use bytes::Bytes;
+use rocksdb::{ReadOptions, SnapshotWithThreadMode};
+
+use crate::engine::Db;
+use crate::layout::ROWS_START;
+use crate::merge;
+use crate::overlay::Overlay;
+use crate::partition::{Shared, bounds};
+
+/// How long a view waits for the record that is being applied.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads a partition from any thread, also while its processor writes and after it has gone. While one lives,
+/// so does the database: it cannot be opened anew.
+#[derive(Clone)]
+pub struct PartitionReader {
+    shared: Arc<Shared>,
+}
+
+impl PartitionReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The state after the last applied record, which stays as it is while the view lives.
+    ///
+    /// Taking one is cheap for the reader. The processor pays: its first write afterwards copies the overlay,
+    /// some milliseconds at worst. A view also keeps RocksDB from forgetting what is overwritten, so do not
+    /// keep it for long. Blocks while a record is applied, microseconds as a rule: not for an async task.
+    ///
+    /// # Errors
+    /// A record is being applied all the time, or the partition was dropped.
+    pub fn view(&self) -> Result<View<'_>, StoreError> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let mut current = self.shared.current.lock();
+        while !current.settled {
+            let waited = self.shared.settled.wait_until(&mut current, deadline);
+            if waited.timed_out() && !current.settled {
+                return Err(self.shared.bare_error("waiting for a record to be applied"));
+            }
+        }
+        let mut overlays = vec![Arc::clone(&current.active)];
+        overlays.extend(current.frozen.as_ref().map(|f| Arc::clone(&f.overlay)));
+        Ok(View {
+            shared: &self.shared,
+            overlays,
+            applied: current.applied,
+            // Under the lock: nothing is frozen or forgotten between overlays and snapshot.
+            snapshot: self.shared.stores.db().snapshot(),
+        })
+    }
+}
+
+/// A partition as it was after one record.
+pub struct View<'a> {
+    shared: &'a Shared,
+    /// Newest first.
+    overlays: Vec<Arc<Overlay>>,
+    applied: Lsn,
+    snapshot: SnapshotWithThreadMode<'a, Db>,
+}
+
+impl View<'_> {
+    /// The record after which the partition looked like this.
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// RocksDB cannot read it, or the partition was dropped.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if let Some(row) = self.overlays.iter().find_map(|overlay| overlay.get(key)) {
+            return Ok(row.value.clone());
+        }
+        let family = self.shared.family()?;
+        let value = self
+            .snapshot
+            .get_pinned_cf_opt(&family, key, ReadOptions::default())
+            .map_err(|source| self.shared.error("reading a row", source))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Shows `visit` the rows in `[from, to)` in order until it breaks off.
+    ///
+    /// # Errors
+    /// RocksDB cannot read them, or the partition was dropped; those before were shown.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let from = from.max(ROWS_START);
+        if to <= from {
+            return Ok(());
+        }
+        let family = self.shared.family()?;
+        let mut options = bounds(from, to);
+        // What a listing reads is not what the processor needs next.
+        options.fill_cache(false);
+        let base = self.snapshot.raw_iterator_cf_opt(&family, options);
+        let overlays: Vec<_> = self.overlays.iter().map(|overlay| &**overlay).collect();
+        merge::scan(&overlays, Some(base), from, to, visit)
+            .map_err(|source| self.shared.error("scanning rows", source))
+    }
+}
