@@ -1,1 +1,16 @@
-//! The admin HTTP API.
+//! The admin HTTP API: register deployments, look at services, operate on invocations.
+//!
+//! Handlers turn requests into questions to the cluster (`cluster`), changes of the schema (`registry`) and
+//! bodies (`bodies`); one function maps errors to statuses (`error`). Start at [`Admin::router`].
+
+mod app;
+mod bodies;
+mod cluster;
+mod deployments;
+mod error;
+mod invocations;
+mod registry;
+mod services;
+mod system;
+
+pub use app::{Admin, AdminOptions, MetricsText};
