@@ -33,6 +33,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// so it must not block.
 pub type ReplyCallback = Arc<dyn Fn(NodeId, AppendReply) + Send + Sync>;
 
+/// Takes one answer of the local log server, on its writer thread: it must not block.
+pub type Answer<T> = Box<dyn FnOnce(T) + Send>;
+
 /// What carries bytes between the nodes' log services: the [`Fabric`], or a test.
 pub trait Conduit: Send + Sync + 'static {
     /// Sends without waiting, in order.
@@ -66,10 +69,10 @@ impl Conduit for Fabric {
 pub trait LocalLog: Send + Sync + 'static {
     /// Stores durably and answers, all without blocking the caller. A notice of the commit is not answered
     /// unless the epoch was fenced.
-    fn append(&self, request: AppendRequest, reply: Box<dyn FnOnce(AppendReply) + Send>);
+    fn append(&self, request: AppendRequest, reply: Answer<AppendReply>);
 
     /// Promises durably, then answers.
-    fn fence(&self, request: FenceRequest, reply: Box<dyn FnOnce(FenceReply) + Send>);
+    fn fence(&self, request: FenceRequest, reply: Answer<FenceReply>);
 
     /// Reads what is in memory; `None` when the disk has to be asked.
     fn read_cached(&self, request: &ReadRequest) -> Option<ReadReply>;
@@ -78,7 +81,7 @@ pub trait LocalLog: Send + Sync + 'static {
     fn read(&self, request: &ReadRequest) -> ReadReply;
 
     /// Forgets everything below durably, then answers with the trim point.
-    fn trim(&self, partition: PartitionId, trimmed: Lsn, reply: Box<dyn FnOnce(Lsn) + Send>);
+    fn trim(&self, partition: PartitionId, trimmed: Lsn, reply: Answer<Lsn>);
 
     /// The state of a log.
     fn tail(&self, partition: PartitionId) -> TailReply;

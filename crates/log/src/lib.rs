@@ -32,7 +32,9 @@ mod takeover;
 mod wire;
 
 pub use chain::{ChainError, LogChain, Member, Segment};
-pub use client::{BoxFuture, CallError, Conduit, LocalLog, LogClient, Mailbox, ReplyCallback};
+pub use client::{
+    Answer, BoxFuture, CallError, Conduit, LocalLog, LogClient, Mailbox, ReplyCallback,
+};
 pub use driver::{
     ChainStore, ChainStoreError, Enrolment, TakeOverError, TakeOverRequest, Taken, enrol, take_over,
 };
