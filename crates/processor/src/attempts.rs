@@ -93,7 +93,11 @@ impl Attempts {
     }
 
     /// The attempt that runs for `id`, if it is this one.
-    pub(crate) fn of_attempt(&mut self, id: &InvocationId, attempt: AttemptId) -> Option<&mut Running> {
+    pub(crate) fn of_attempt(
+        &mut self,
+        id: &InvocationId,
+        attempt: AttemptId,
+    ) -> Option<&mut Running> {
         self.running.get_mut(id).filter(
             |running| matches!(&running.phase, Phase::Running { attempt: current, .. } if *current == attempt),
         )
@@ -102,7 +106,8 @@ impl Attempts {
     /// The attempt has said its last; its stream closes by itself.
     pub(crate) fn ended(&mut self, id: &InvocationId) {
         if let Some(running) = self.running.get_mut(id)
-            && let Phase::Running { handle, .. } = std::mem::replace(&mut running.phase, Phase::Ending)
+            && let Phase::Running { handle, .. } =
+                std::mem::replace(&mut running.phase, Phase::Ending)
         {
             handle.guard.disarm();
         }
@@ -172,11 +177,6 @@ impl Attempts {
             }
         }
         None
-    }
-
-    /// Puts it back: there is no slot.
-    pub(crate) fn push_front(&mut self, id: InvocationId) {
-        self.ready.push_front(id);
     }
 
     /// A number that no other attempt of this term has.

@@ -53,13 +53,18 @@ impl Chains {
         followed.version = stored.version;
         match LogChain::from_json(&stored.value) {
             Ok(chain) => drop(followed.chain.send_replace(Arc::new(chain))),
-            Err(error) => tracing::error!(%partition, %error, "log chain not understood; the one before it stays"),
+            Err(error) => {
+                tracing::error!(%partition, %error, "log chain not understood; the one before it stays")
+            }
         }
     }
 }
 
 impl ChainStore for Chains {
-    fn load(&self, partition: PartitionId) -> BoxFuture<'_, Result<(u64, LogChain), ChainStoreError>> {
+    fn load(
+        &self,
+        partition: PartitionId,
+    ) -> BoxFuture<'_, Result<(u64, LogChain), ChainStoreError>> {
         Box::pin(async move {
             let stored = (self.metadata.read(&keys::log(partition)).await)
                 .map_err(|error| ChainStoreError::Unavailable(Box::new(error)))?;
@@ -81,10 +86,13 @@ impl ChainStore for Chains {
         Box::pin(async move {
             let key = keys::log(partition);
             let txn = Txn::new().expect(&key, expected).put(&key, chain.to_json());
-            self.metadata.commit(txn).await.map_err(|error| match error {
-                CommitError::Conflict { .. } => ChainStoreError::Conflict,
-                error => ChainStoreError::Unavailable(Box::new(error)),
-            })
+            self.metadata
+                .commit(txn)
+                .await
+                .map_err(|error| match error {
+                    CommitError::Conflict { .. } => ChainStoreError::Conflict,
+                    error => ChainStoreError::Unavailable(Box::new(error)),
+                })
         })
     }
 

@@ -54,30 +54,34 @@ impl Cleaner {
             .take()
             .unwrap_or_else(|| keys::table_start(Table::Invocation));
         let mut rows = 0;
-        store.scan(&from, &keys::table_end(Table::Invocation), &mut |key, value| {
-            if rows == ROWS_A_STEP {
-                self.at = Some(Bytes::copy_from_slice(key));
-                return ControlFlow::Break(());
-            }
-            rows += 1;
-            // A row that does not decode stops the partition when it is used; it is not the cleaner's to judge.
-            if let (Some(id), Ok(row)) = (
-                keys::parse_invocation(key),
-                state::Invocation::decode(value.clone()),
-            ) && row.status() == Status::Completed
-            {
-                let whole = expires_at(&row) <= now;
-                let journal = row.journal_length > 0 && journal_expires_at(&row) <= now;
-                if whole || journal {
-                    expired.push(state::Expired {
-                        id: Bytes::copy_from_slice(&id.to_bytes()),
-                        incarnation: row.incarnation,
-                        journal_only: !whole,
-                    });
+        store.scan(
+            &from,
+            &keys::table_end(Table::Invocation),
+            &mut |key, value| {
+                if rows == ROWS_A_STEP {
+                    self.at = Some(Bytes::copy_from_slice(key));
+                    return ControlFlow::Break(());
                 }
-            }
-            ControlFlow::Continue(())
-        })?;
+                rows += 1;
+                // A row that does not decode stops the partition when it is used; it is not the cleaner's to judge.
+                if let (Some(id), Ok(row)) = (
+                    keys::parse_invocation(key),
+                    state::Invocation::decode(value.clone()),
+                ) && row.status() == Status::Completed
+                {
+                    let whole = expires_at(&row) <= now;
+                    let journal = row.journal_length > 0 && journal_expires_at(&row) <= now;
+                    if whole || journal {
+                        expired.push(state::Expired {
+                            id: Bytes::copy_from_slice(&id.to_bytes()),
+                            incarnation: row.incarnation,
+                            journal_only: !whole,
+                        });
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
         self.next_run = instant
             + if self.at.is_some() {
                 STEP_AFTER

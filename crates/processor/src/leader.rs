@@ -65,7 +65,10 @@ pub(crate) enum OnApplied {
     /// A reader who was told nothing yet, lest this leader is deposed: it looks again now.
     Read(Request, Responder),
     /// An attempt's effects; `stored` if a journal entry is among them.
-    Effects { id: InvocationId, stored: bool },
+    Effects {
+        id: InvocationId,
+        stored: bool,
+    },
 }
 
 struct InFlight {
@@ -121,7 +124,10 @@ pub(crate) struct Leader<'a> {
 type SlotFuture = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 impl<'a> Leader<'a> {
-    #[allow(clippy::too_many_arguments, reason = "the parts of a partition's task, handed over once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of a partition's task, handed over once"
+    )]
     pub(crate) fn new(
         context: &'a Arc<Context>,
         partition: PartitionId,
@@ -337,7 +343,9 @@ impl<'a> Leader<'a> {
 
     /// Sends what the sequencer has for the log servers.
     fn send_log(&mut self) {
-        self.context.log.send(&mut self.sequencer, &mut self.log_scratch);
+        self.context
+            .log
+            .send(&mut self.sequencer, &mut self.log_scratch);
         let now = Instant::now();
         if self.in_flight.is_empty()
             && self.sequencer.owes_commit()
@@ -385,7 +393,8 @@ impl<'a> Leader<'a> {
         self.timers = Timers::load(self.store).map_err(PartitionError::Store)?;
         self.outbox = Outbox::load(self.store).map_err(PartitionError::Store)?;
         self.load_invoked()?;
-        self.context.set_active(self.partition, self.epoch, &self.sequencer);
+        self.context
+            .set_active(self.partition, self.epoch, &self.sequencer);
         tracing::info!(partition = %self.partition, epoch = %self.epoch, applied = %self.store.applied(),
             invoked = self.attempts.len(), "leads");
         Ok(())
@@ -408,7 +417,10 @@ impl<'a> Leader<'a> {
     }
 
     /// Starts what is ready as far as there are slots; else waits for one.
-    fn start_ready(&mut self, waiting: Option<SlotFuture>) -> Result<Option<SlotFuture>, PartitionError> {
+    fn start_ready(
+        &mut self,
+        waiting: Option<SlotFuture>,
+    ) -> Result<Option<SlotFuture>, PartitionError> {
         if waiting.is_some() {
             return Ok(waiting);
         }
@@ -416,7 +428,9 @@ impl<'a> Leader<'a> {
             let slots = self.context.invoker.slots();
             let Ok(permit) = slots.clone().try_acquire_owned() else {
                 let slots = slots.clone();
-                return Ok(Some(Box::pin(async move { slots.acquire_owned().await.ok() })));
+                return Ok(Some(Box::pin(
+                    async move { slots.acquire_owned().await.ok() },
+                )));
             };
             if !self.begin_next(permit)? {
                 break;
@@ -489,7 +503,10 @@ impl<'a> Leader<'a> {
     /// Sends everybody who waits to the next leader. Attempts are aborted by dropping them.
     fn give_up(&mut self) {
         self.waiters.dismiss();
-        let proposed = self.in_flight.drain(..).flat_map(|record| record.on_applied);
+        let proposed = self
+            .in_flight
+            .drain(..)
+            .flat_map(|record| record.on_applied);
         let waiting = self.proposals.drain(..).map(|(_, hears)| hears);
         for hears in proposed.chain(waiting) {
             match hears {
@@ -520,7 +537,10 @@ fn weight(kind: &Kind) -> usize {
                     _ => SMALL,
                 })
                 .sum(),
-            Kind::Delivery(delivery) => delivery.message.as_ref().map_or(0, |message| message.encoded_len()),
+            Kind::Delivery(delivery) => delivery
+                .message
+                .as_ref()
+                .map_or(0, |message| message.encoded_len()),
             Kind::Signal(signal) => signal.encoded_len(),
             _ => 0,
         }

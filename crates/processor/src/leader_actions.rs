@@ -6,12 +6,12 @@ use std::time::Duration;
 use abide_invoker::api::{
     Attempt, AttemptFailure, Effect, Effects, PinnedDeployment, Retry, ToAttempt,
 };
-use abide_rpc::proto::partition as wire;
 use abide_rpc::Service;
+use abide_rpc::proto::partition as wire;
 use abide_schema::OnMaxAttempts;
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{self as state, Status, attempt_effect, command::Kind};
-use abide_state_machine::{Action, OutboxPosition, Store as _, outcome_from_stored, read_journal};
+use abide_state_machine::{Action, OutboxPosition, outcome_from_stored, read_journal};
 use abide_types::{InvocationId, InvocationTarget, PartitionId};
 use bytes::Bytes;
 use prost::Message as _;
@@ -71,7 +71,8 @@ impl Leader<'_> {
         };
         // Who is not running finds it in the journal. Who cannot keep up starts over with the journal.
         if let Phase::Running { handle, .. } = &running.phase
-            && let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) = handle.sender.try_send(message)
+            && let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) =
+                handle.sender.try_send(message)
         {
             self.attempts.restart(id);
         }
@@ -114,7 +115,10 @@ impl Leader<'_> {
     }
 
     /// Starts an attempt of the next invocation that is ready. Returns whether there was one.
-    pub(crate) fn begin_next(&mut self, permit: OwnedSemaphorePermit) -> Result<bool, PartitionError> {
+    pub(crate) fn begin_next(
+        &mut self,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<bool, PartitionError> {
         let Some(id) = self.attempts.pop_ready() else {
             return Ok(false);
         };
@@ -156,7 +160,7 @@ impl Leader<'_> {
         let handle = self
             .context
             .invoker
-            .start(attempt, permit, self.effects_sender.clone());
+            .start(permit, attempt, self.effects_sender.clone());
         running.phase = Phase::Running {
             attempt: number,
             handle,
@@ -236,7 +240,11 @@ impl Leader<'_> {
     }
 
     fn on_failure(&mut self, id: InvocationId, incarnation: u64, failure: AttemptFailure) {
-        let target = self.read_invocation(&id).ok().flatten().and_then(|row| row.target);
+        let target = self
+            .read_invocation(&id)
+            .ok()
+            .flatten()
+            .and_then(|row| row.target);
         let Some(running) = self.attempts.get_mut(&id) else {
             return;
         };
@@ -252,8 +260,20 @@ impl Leader<'_> {
         let deployment = failure.deployment;
         running.last_failure = Some(failure);
         let bytes = Bytes::copy_from_slice(&id.to_bytes());
-        let pause = |failure| Kind::Pause(state::Pause { id: bytes.clone(), incarnation, failure: Some(failure) });
-        let fail = |failure| Kind::Fail(state::Fail { id: bytes.clone(), incarnation, failure: Some(failure) });
+        let pause = |failure| {
+            Kind::Pause(state::Pause {
+                id: bytes.clone(),
+                incarnation,
+                failure: Some(failure),
+            })
+        };
+        let fail = |failure| {
+            Kind::Fail(state::Fail {
+                id: bytes.clone(),
+                incarnation,
+                failure: Some(failure),
+            })
+        };
         let now = Instant::now();
         match retry {
             Retry::After(delay) => self.attempts.back_off(&id, delay, now),
@@ -271,7 +291,10 @@ impl Leader<'_> {
                         }
                         None => schema.resolve(&target.service, &target.handler),
                     };
-                    handler.map_or_else(|_| schema.defaults().retry, |handler| handler.settings.retry)
+                    handler.map_or_else(
+                        |_| schema.defaults().retry,
+                        |handler| handler.settings.retry,
+                    )
                 };
                 match policy.delay(failures) {
                     Some(delay) => self.attempts.back_off(&id, with_jitter(delay), now),
@@ -304,8 +327,14 @@ impl Leader<'_> {
 
     /// Posts to the leader of a partition. What is lost is sent again after a while.
     fn post(&self, to: PartitionId, kind: wire::post::Kind) {
-        let leader = (self.context.metadata.view().partition_table.partitions.get(&to))
-            .and_then(|entry| entry.leader);
+        let leader = (self
+            .context
+            .metadata
+            .view()
+            .partition_table
+            .partitions
+            .get(&to))
+        .and_then(|entry| entry.leader);
         let Some(leader) = leader else { return };
         let post = wire::Post { kind: Some(kind) };
         if leader.node == self.context.node.node {

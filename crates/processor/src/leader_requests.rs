@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use abide_rpc::proto::partition as wire;
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{self as state, Status, command::Kind};
-use abide_state_machine::{OutboxPosition, Reply, Store as _, StoreError, outcome_from_stored};
+use abide_state_machine::{OutboxPosition, Reply, StoreError, outcome_from_stored};
 use abide_types::{InvocationId, InvocationTarget, PartitionId};
 use bytes::{Buf, Bytes};
 use prost::Message as _;
@@ -62,7 +62,9 @@ impl Leader<'_> {
                 };
                 self.propose(Kind::Invoke(invoke), hears);
             }
-            Request::Signal(signal) => self.propose(Kind::Signal(signal), OnApplied::Done(responder)),
+            Request::Signal(signal) => {
+                self.propose(Kind::Signal(signal), OnApplied::Done(responder))
+            }
             Request::Operate(operate) => {
                 self.propose(Kind::Operate(operate), OnApplied::Operate(responder));
             }
@@ -145,7 +147,9 @@ impl Leader<'_> {
                 responder.answer(Response::Operated(operated.into()));
             }
             (OnApplied::Done(responder), _) => responder.answer(Response::Done),
-            (OnApplied::Read(request, responder), _) => self.on_request(request, responder, false)?,
+            (OnApplied::Read(request, responder), _) => {
+                self.on_request(request, responder, false)?
+            }
             (OnApplied::Effects { id, stored }, _) => {
                 if let Some(running) = self.attempts.get_mut(&id) {
                     running.unapplied = running.unapplied.saturating_sub(1);
@@ -157,7 +161,9 @@ impl Leader<'_> {
             }
             // The command made no sense: its proposer checked it, so this is a peer of another build.
             (OnApplied::Invoke { responder, .. } | OnApplied::Operate(responder), _) => {
-                responder.answer(Response::Stopped("the command was not understood".to_owned()));
+                responder.answer(Response::Stopped(
+                    "the command was not understood".to_owned(),
+                ));
             }
             (OnApplied::Nobody, _) => {}
         }
@@ -253,13 +259,15 @@ impl Leader<'_> {
                 None,
             )
         });
-        let last_failure = running.and_then(|running| running.last_failure.as_ref()).map(|failure| {
-            (
-                failure.failure.code,
-                failure.failure.message.clone(),
-                failure.code.map(str::to_owned),
-            )
-        });
+        let last_failure = running
+            .and_then(|running| running.last_failure.as_ref())
+            .map(|failure| {
+                (
+                    failure.failure.code,
+                    failure.failure.message.clone(),
+                    failure.code.map(str::to_owned),
+                )
+            });
         InvocationInfo {
             retry_count: running.map_or(0, |running| running.failures),
             last_failure: last_failure.or(paused_by),

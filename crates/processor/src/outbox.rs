@@ -60,7 +60,12 @@ impl Outbox {
         Ok(outbox)
     }
 
-    pub(crate) fn add(&mut self, to: PartitionId, position: OutboxPosition, message: &state::Message) {
+    pub(crate) fn add(
+        &mut self,
+        to: PartitionId,
+        position: OutboxPosition,
+        message: &state::Message,
+    ) {
         self.push(to, position, message.encode_to_vec().into());
     }
 
@@ -108,7 +113,11 @@ impl Outbox {
 
     /// The receiver has taken these, or wants everything from the first that it has not. Returns what can be
     /// forgotten.
-    pub(crate) fn on_acks(&mut self, acks: &wire::DeliveryAcks, now: Instant) -> Vec<OutboxPosition> {
+    pub(crate) fn on_acks(
+        &mut self,
+        acks: &wire::DeliveryAcks,
+        now: Instant,
+    ) -> Vec<OutboxPosition> {
         let Ok(to) = u16::try_from(acks.to) else {
             return Vec::new();
         };
@@ -247,7 +256,10 @@ mod tests {
         wire::DeliveryAcks {
             from: FROM.0.into(),
             to: TO.0.into(),
-            positions: positions.iter().map(|lsn| to_wire(position(*lsn))).collect(),
+            positions: positions
+                .iter()
+                .map(|lsn| to_wire(position(*lsn)))
+                .collect(),
             resend,
         }
     }
@@ -270,14 +282,20 @@ mod tests {
 
         let mut receiver = Inbound::default();
         // `first` is lost.
-        assert_eq!(receiver.arrive(FROM, &second.messages[0], || None), Arrival::Gap);
+        assert_eq!(
+            receiver.arrive(FROM, &second.messages[0], || None),
+            Arrival::Gap
+        );
         assert!(sender.on_acks(&acks(&[], true), now).is_empty());
         let again = sender.poll_send(FROM, now).remove(0);
         assert_eq!(again.messages.len(), 3);
         for message in &again.messages {
             assert_eq!(receiver.arrive(FROM, message, || None), Arrival::Take);
         }
-        assert_eq!(receiver.arrive(FROM, &first.messages[0], || None), Arrival::Known);
+        assert_eq!(
+            receiver.arrive(FROM, &first.messages[0], || None),
+            Arrival::Known
+        );
     }
 
     #[test]
@@ -287,8 +305,14 @@ mod tests {
         let post = sender.poll_send(FROM, now).remove(0);
         let mut receiver = Inbound::default();
         let stored = || Some(position(5));
-        assert_eq!(receiver.arrive(FROM, &post.messages[0], stored), Arrival::Known);
-        assert_eq!(receiver.arrive(FROM, &post.messages[1], stored), Arrival::Take);
+        assert_eq!(
+            receiver.arrive(FROM, &post.messages[0], stored),
+            Arrival::Known
+        );
+        assert_eq!(
+            receiver.arrive(FROM, &post.messages[1], stored),
+            Arrival::Take
+        );
     }
 
     #[test]
@@ -297,7 +321,10 @@ mod tests {
         let mut sender = outbox(&[5, 6, 7]);
         assert_eq!(sender.poll_send(FROM, now).len(), 1);
         assert!(sender.poll_send(FROM, now).is_empty());
-        assert_eq!(sender.on_acks(&acks(&[6], false), now), [position(5), position(6)]);
+        assert_eq!(
+            sender.on_acks(&acks(&[6], false), now),
+            [position(5), position(6)]
+        );
         assert!(sender.poll_send(FROM, now).is_empty());
         sender.resend_lost(now + RESEND_AFTER);
         let again = sender.poll_send(FROM, now).remove(0);

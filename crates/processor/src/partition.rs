@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use abide_invoker::Invoker;
 use abide_log::{
-    ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused,
-    Sequencer, Taken, TakeOverError, TakeOverRequest, take_over,
+    ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused, Sequencer,
+    TakeOverError, TakeOverRequest, Taken, take_over,
 };
 use abide_metadata::{Metadata, PartitionTable, Txn, keys};
 use abide_partition_store::PartitionStore;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chains::Chains;
 use crate::directory::{Directory, Event};
-use crate::leader::{Leader, StepDown};
+use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::wire::Response;
 
@@ -124,15 +124,17 @@ pub(crate) enum PartitionError {
 impl Context {
     pub(crate) fn report(&self, partition: PartitionId, change: impl FnOnce(&mut PartitionStatus)) {
         let mut statuses = self.statuses.lock();
-        let status = statuses.entry(partition).or_insert_with(|| PartitionStatus {
-            role: PartitionRole::Follower,
-            epoch: Epoch::default(),
-            applied: Lsn::ZERO,
-            durable: Lsn::ZERO,
-            tail: Lsn::ZERO,
-            invoked: 0,
-            stopped: None,
-        });
+        let status = statuses
+            .entry(partition)
+            .or_insert_with(|| PartitionStatus {
+                role: PartitionRole::Follower,
+                epoch: Epoch::default(),
+                applied: Lsn::ZERO,
+                durable: Lsn::ZERO,
+                tail: Lsn::ZERO,
+                invoked: 0,
+                stopped: None,
+            });
         change(status);
     }
 
@@ -206,7 +208,9 @@ impl Partition {
         loop {
             let assignment = self.assignment();
             match assignment {
-                Some(assignment) if assignment.leader == Some(self.context.node) && assignment.epoch > led => {
+                Some(assignment)
+                    if assignment.leader == Some(self.context.node) && assignment.epoch > led =>
+                {
                     led = assignment.epoch;
                     self.lead(&assignment).await?;
                 }
@@ -248,7 +252,9 @@ impl Partition {
                 (view.partition_table.partitions.get(&partition)).map(|entry| entry.epoch)
             };
             // An error means that the node stops.
-            let _ = views.wait_for(|view| epoch_of(view).is_some_and(|now| now > epoch)).await;
+            let _ = views
+                .wait_for(|view| epoch_of(view).is_some_and(|now| now > epoch))
+                .await;
         };
         let taken = tokio::select! {
             taken = take_over(&self.context.log, &*self.context.chains, request) => taken,
@@ -256,7 +262,11 @@ impl Partition {
         };
         match taken {
             Ok(taken) => self.lead_on(epoch, taken).await,
-            Err(error @ (TakeOverError::Refused(Refused::Overtaken { .. }) | TakeOverError::TimedOut { .. } | TakeOverError::EpochUsed { .. })) => {
+            Err(
+                error @ (TakeOverError::Refused(Refused::Overtaken { .. })
+                | TakeOverError::TimedOut { .. }
+                | TakeOverError::EpochUsed { .. }),
+            ) => {
                 tracing::warn!(%partition, %epoch, error = %chain_of(&error), "takeover failed, asking for a fresh epoch");
                 tokio::time::sleep(TAKE_OVER_AFTER).await;
                 self.ask_for_epoch(epoch).await;
@@ -338,7 +348,8 @@ impl Partition {
             if lsn <= self.store.applied() {
                 continue;
             }
-            let batch = StateMachine::decode(lsn, record.into_payload()).map_err(PartitionError::Apply)?;
+            let batch =
+                StateMachine::decode(lsn, record.into_payload()).map_err(PartitionError::Apply)?;
             machine
                 .apply(&mut self.store, lsn, batch)
                 .map_err(PartitionError::Apply)?;
@@ -352,7 +363,8 @@ impl Partition {
         let Ok(Some(stored)) = self.context.metadata.read(keys::PARTITION_TABLE).await else {
             return;
         };
-        let Ok(mut table) = <PartitionTable as abide_metadata::Document>::from_versioned(&stored) else {
+        let Ok(mut table) = <PartitionTable as abide_metadata::Document>::from_versioned(&stored)
+        else {
             return;
         };
         let Some(entry) = table.partitions.get_mut(&self.partition) else {
@@ -362,13 +374,22 @@ impl Partition {
             return;
         }
         entry.epoch = entry.epoch.next();
-        if let Err(error) = self.context.metadata.commit(Txn::new().replace(&table)).await {
+        if let Err(error) = self
+            .context
+            .metadata
+            .commit(Txn::new().replace(&table))
+            .await
+        {
             tracing::debug!(partition = %self.partition, %error, "no fresh epoch, trying again");
         }
     }
 
     /// Applies the log until the assignment changes.
-    async fn follow(&mut self, assignment: Option<Assignment>, led: Epoch) -> Result<(), PartitionError> {
+    async fn follow(
+        &mut self,
+        assignment: Option<Assignment>,
+        led: Epoch,
+    ) -> Result<(), PartitionError> {
         let partition = self.partition;
         let epoch = assignment.as_ref().map(|assignment| assignment.epoch);
         self.context.report(partition, |status| {
@@ -382,7 +403,9 @@ impl Partition {
         let mut read_after = Instant::now();
         // Who failed to take over with the present epoch asks again until it has another.
         let mut ask_again = (assignment.as_ref())
-            .filter(|assignment| assignment.leader == Some(self.context.node) && assignment.epoch == led)
+            .filter(|assignment| {
+                assignment.leader == Some(self.context.node) && assignment.epoch == led
+            })
             .map(|_| Instant::now() + Duration::from_secs(1));
         loop {
             views.mark_unchanged();
@@ -449,10 +472,10 @@ impl Partition {
             kind: Some(wire::post::Kind::Progress(progress)),
         };
         // Lost ones are made good by the next.
-        let _ = self
-            .context
-            .fabric
-            .send(leader.node, Service::Partition, post.encode_to_vec().into());
+        let _ =
+            self.context
+                .fabric
+                .send(leader.node, Service::Partition, post.encode_to_vec().into());
     }
 }
 

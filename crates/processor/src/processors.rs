@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::chains::Chains;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
-use crate::partition::{Context, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of};
+use crate::partition::{
+    Context, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of,
+};
 use crate::router::Router;
 
 /// What waits for one partition's task.
@@ -112,9 +114,9 @@ impl Processors {
     /// How many partitions this node leads.
     pub fn leading(&self) -> usize {
         let leads = |status: &&PartitionStatus| status.role == PartitionRole::Leader;
-        self.context
-            .as_ref()
-            .map_or(0, |context| context.statuses.lock().values().filter(leads).count())
+        self.context.as_ref().map_or(0, |context| {
+            context.statuses.lock().values().filter(leads).count()
+        })
     }
 
     /// Stops all partitions and waits until their stores are flushed.
@@ -145,14 +147,23 @@ async fn place(context: Arc<Context>, stores: Arc<PartitionStores>, stop: Cancel
                 .get(partition)
                 .is_some_and(|entry| entry.replicas.contains(&context.node.node))
         };
-        for partition in view.partition_table.partitions.keys().filter(|partition| here(partition)) {
+        for partition in view
+            .partition_table
+            .partitions
+            .keys()
+            .filter(|partition| here(partition))
+        {
             if !placed.contains_key(partition)
                 && let Some(task) = spawn(&context, &stores, *partition, &stop)
             {
                 placed.insert(*partition, task);
             }
         }
-        let gone: Vec<_> = placed.keys().filter(|partition| !here(partition)).copied().collect();
+        let gone: Vec<_> = placed
+            .keys()
+            .filter(|partition| !here(partition))
+            .copied()
+            .collect();
         for partition in gone {
             if let Some(task) = placed.remove(&partition) {
                 end(&context, partition, task).await;

@@ -237,7 +237,6 @@ impl Router {
         let start = Instant::now();
         let mut view = self.inner.view.clone();
         let mut pause = RETRY_AFTER.0;
-        let mut overloaded = false;
         loop {
             let leader = {
                 let view = view.borrow_and_update();
@@ -252,14 +251,14 @@ impl Router {
                 Some(node) => self.ask_there(node, partition, request.clone()).await,
                 None => None,
             };
-            match response {
-                Some(Response::NotLeader) | None => overloaded = false,
-                Some(Response::Overloaded) => overloaded = true,
+            let overloaded = match response {
+                Some(Response::NotLeader) | None => false,
+                Some(Response::Overloaded) => true,
                 Some(Response::Stopped(reason)) => {
                     return Err(RouteError::Stopped { partition, reason });
                 }
                 Some(response) => return Ok(response),
-            }
+            };
             let waited = start.elapsed();
             if waited >= self.inner.give_up_after {
                 return Err(if overloaded {
@@ -300,7 +299,9 @@ impl Router {
             .await
         {
             Ok(answer) => Response::decode(answer, partition)
-                .inspect_err(|error| tracing::warn!(%node, %partition, %error, "answer not understood"))
+                .inspect_err(
+                    |error| tracing::warn!(%node, %partition, %error, "answer not understood"),
+                )
                 .ok(),
             Err(CallError::Full) => Some(Response::Overloaded),
             Err(_) => None,

@@ -13,8 +13,8 @@ use abide_types::{Epoch, Lsn, NodeId, PartitionId};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::partition::{Context, PartitionError};
 use crate::leader::Leader;
+use crate::partition::{Context, PartitionError};
 
 /// How often trimming is considered.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -182,7 +182,9 @@ impl Leader<'_> {
     pub(crate) fn on_upkeep(&mut self, outcome: Outcome) -> Result<(), PartitionError> {
         match outcome {
             Outcome::Fed(node, Ok(records)) => self.sequencer.on_read(node, records),
-            Outcome::Fed(_, Err(ReadError::Trimmed { first, .. })) => self.sequencer.on_trimmed(first),
+            Outcome::Fed(_, Err(ReadError::Trimmed { first, .. })) => {
+                self.sequencer.on_trimmed(first)
+            }
             Outcome::Fed(node, Err(error)) => {
                 tracing::warn!(partition = %self.partition, %node, %error, "cannot feed a log server");
                 self.sequencer.on_read_failed(node);

@@ -49,7 +49,10 @@ impl Waiters {
         }
         let number = self.next;
         self.next += 1;
-        self.waiting.entry(id).or_default().push((number, responder));
+        self.waiting
+            .entry(id)
+            .or_default()
+            .push((number, responder));
         self.by_age.insert(number, (Instant::now(), id));
     }
 

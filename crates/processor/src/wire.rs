@@ -235,9 +235,9 @@ fn info_to_wire(info: InvocationInfo) -> wire::Info {
         modified_at: info.modified_at.0,
         execute_at: info.execute_at.map_or(0, |at| at.0),
         idempotency_key: info.idempotency_key,
-        invoked_by: info.invoked_by.map_or_else(Bytes::new, |id| {
-            Bytes::copy_from_slice(&id.to_bytes())
-        }),
+        invoked_by: info
+            .invoked_by
+            .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(&id.to_bytes())),
         pinned: info.deployment.map(|deployment| state::Pinned {
             deployment: Bytes::copy_from_slice(&deployment.0.to_be_bytes()),
             protocol: 0,
