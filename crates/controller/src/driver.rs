@@ -124,7 +124,11 @@ impl Controller {
     /// Stops and waits for the end of what is under way.
     pub async fn stop(&self) {
         self.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(task) = task {
             // A panic was reported by the runtime; there is nothing to hand on.
             let _ = task.await;

@@ -1,1 +1,30 @@
-//! Puts the roles of one node together.
+//! Puts the roles of one node together; alone knows signals and listeners.
+//!
+//! Start at [`Node::run`], then `start` for the order in which parts come up and `node` for the order in which they
+//! go. What the node says of itself is in `facts`, `health` and `describe`.
+
+mod cluster_handler;
+mod cluster_service;
+mod data_dir;
+mod describe;
+mod error;
+mod facts;
+mod hand_over;
+mod health;
+mod listeners;
+mod measures;
+mod node;
+mod node_port;
+mod options;
+mod peers;
+mod ports;
+mod replicas;
+mod schema_watch;
+mod signals;
+mod start;
+mod stores;
+
+pub use data_dir::DataDirError;
+pub use error::{ExitReason, NodeError};
+pub use node::Node;
+pub use ports::{BindError, Port};

@@ -1,0 +1,141 @@
+//! What nodes tell and ask each other about themselves, over the fabric.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
+use std::time::Duration;
+
+use abide_rpc::proto::cluster::{
+    Answer, Behind, Call, DescribeNode, Leaving, NodeStatus, Notice, answer, call, notice,
+};
+use abide_rpc::{CallError, Fabric, Handler, Reply, Service};
+use abide_types::{Generation, NodeId, NodeIncarnation, PartitionId};
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::task::JoinSet;
+
+use crate::describe;
+use crate::facts::Facts;
+
+/// How long a node may take to describe itself.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Takes notices and answers questions. It does not keep the node alive.
+pub(crate) struct ClusterHandler {
+    pub(crate) facts: Weak<Facts>,
+}
+
+impl Handler for ClusterHandler {
+    fn on_message(&self, from: NodeId, payload: Bytes) {
+        let Some(facts) = self.facts.upgrade() else {
+            return;
+        };
+        let Some(member) = facts.member.get() else {
+            return;
+        };
+        let notice = match Notice::decode(payload) {
+            Ok(notice) => notice,
+            Err(error) => {
+                tracing::warn!(%from, %error, "a notice that does not parse");
+                return;
+            }
+        };
+        let node = NodeIncarnation {
+            node: from,
+            generation: Generation(notice.generation),
+        };
+        match notice.body {
+            Some(notice::Body::Leaving(Leaving {})) => member.controller.leaving(node),
+            Some(notice::Body::Behind(Behind { partitions })) => {
+                let partitions = partitions
+                    .into_iter()
+                    .filter_map(|id| u16::try_from(id).ok());
+                member
+                    .controller
+                    .behind(node, partitions.map(PartitionId).collect());
+            }
+            // A later version's: nothing that this one could do about it.
+            None => {}
+        }
+    }
+
+    fn on_call(&self, from: NodeId, payload: Bytes, reply: Reply) {
+        let Some(facts) = self.facts.upgrade() else {
+            return reply.refuse("the node is stopping");
+        };
+        let call = match Call::decode(payload) {
+            Ok(call) => call,
+            Err(error) => {
+                tracing::warn!(%from, %error, "a call that does not parse");
+                return reply.refuse("the call does not parse");
+            }
+        };
+        match call.body {
+            Some(call::Body::Describe(DescribeNode {})) => {
+                // Log servers are asked on the way; that is not for the task that reads the connection.
+                tokio::spawn(async move {
+                    let body = Some(answer::Body::Node(describe::node(&facts)));
+                    reply.send(Answer { body }.encode_to_vec().into());
+                });
+            }
+            None => reply.refuse("this node does not know the call"),
+        }
+    }
+}
+
+/// Tells the other nodes, as far as they can be reached, and this one.
+pub(crate) fn tell(fabric: &Fabric, nodes: impl IntoIterator<Item = NodeId>, body: notice::Body) {
+    let notice = Notice {
+        generation: fabric.identity().generation.0,
+        body: Some(body),
+    };
+    let payload = Bytes::from(notice.encode_to_vec());
+    for node in nodes {
+        // Who cannot be reached now is told when a connection comes, by who sends notices.
+        let _ = fabric.send(node, Service::Cluster, payload.clone());
+    }
+}
+
+/// The notice of which replicas lag.
+pub(crate) fn behind(partitions: &BTreeSet<PartitionId>) -> notice::Body {
+    let partitions = partitions
+        .iter()
+        .map(|partition| u32::from(partition.0))
+        .collect();
+    notice::Body::Behind(Behind { partitions })
+}
+
+/// The notice of a polite stop.
+pub(crate) fn leaving() -> notice::Body {
+    notice::Body::Leaving(Leaving {})
+}
+
+/// What each node says of itself, or why it does not.
+pub(crate) async fn ask_all(
+    fabric: &std::sync::Arc<Fabric>,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> BTreeMap<NodeId, Result<NodeStatus, CallError>> {
+    let call = Call {
+        body: Some(call::Body::Describe(DescribeNode {})),
+    };
+    let payload = Bytes::from(call.encode_to_vec());
+    let mut asked = JoinSet::new();
+    for node in nodes {
+        let (fabric, payload) = (std::sync::Arc::clone(fabric), payload.clone());
+        asked.spawn(async move {
+            let answer = fabric
+                .call(node, Service::Cluster, payload, DESCRIBED_WITHIN)
+                .await;
+            (node, answer.and_then(understood))
+        });
+    }
+    asked.join_all().await.into_iter().collect()
+}
+
+fn understood(answer: Bytes) -> Result<NodeStatus, CallError> {
+    let refused = |reason: &str| CallError::Refused(reason.to_owned());
+    let answer = Answer::decode(answer).map_err(|_| refused("the answer does not parse"))?;
+    match answer.body {
+        Some(answer::Body::Node(status)) => Ok(status),
+        None => Err(refused("the answer is not known here")),
+    }
+}

@@ -1,0 +1,112 @@
+//! What is known of this node while it starts, runs and stops: the source of health, status and metrics.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use abide_config::Config;
+use abide_controller::Controller;
+use abide_log_server::LogServer;
+use abide_metadata::{Joined, Metadata, MetadataServer};
+use abide_processor::Processors;
+use abide_rpc::Fabric;
+use abide_types::NodeIncarnation;
+
+use crate::ports::Port;
+
+/// How far the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// It has not joined, or its parts do not all run.
+    Starting = 0,
+    /// It serves.
+    Alive = 1,
+    /// It hands over and ends.
+    Stopping = 2,
+}
+
+impl Phase {
+    /// The name in the health report.
+    pub const fn health_name(self) -> &'static str {
+        match self {
+            Self::Starting => "StartingUp",
+            Self::Alive => "Alive",
+            Self::Stopping => "Stopping",
+        }
+    }
+
+    /// The name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting-up",
+            Self::Alive => "alive",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// One port and where it is bound.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound {
+    pub(crate) port: Port,
+    pub(crate) address: SocketAddr,
+    /// Where others reach it.
+    pub(crate) advertised: String,
+}
+
+/// Filled in as the start goes on.
+pub(crate) struct Facts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) started: Instant,
+    pub(crate) bound: Vec<Bound>,
+    pub(crate) server: OnceLock<MetadataServer>,
+    pub(crate) member: OnceLock<Member>,
+    phase: AtomicU8,
+}
+
+/// What a node has that belongs to a cluster.
+pub(crate) struct Member {
+    pub(crate) joined: Joined,
+    pub(crate) metadata: Metadata,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) controller: Controller,
+    pub(crate) log_server: Option<Arc<LogServer>>,
+    pub(crate) processors: OnceLock<Arc<Processors>>,
+}
+
+impl Member {
+    pub(crate) fn incarnation(&self) -> NodeIncarnation {
+        NodeIncarnation {
+            node: self.joined.node,
+            generation: self.joined.generation,
+        }
+    }
+}
+
+impl Facts {
+    pub(crate) fn new(config: Arc<Config>, bound: Vec<Bound>) -> Self {
+        Self {
+            config,
+            started: Instant::now(),
+            bound,
+            server: OnceLock::new(),
+            member: OnceLock::new(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Alive,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Phases go one way.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+}

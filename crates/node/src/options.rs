@@ -1,0 +1,212 @@
+//! From the configuration tree to the options of each part.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use abide_admin::AdminOptions;
+use abide_config::Config;
+use abide_controller::{Budget, ControllerOptions, LivenessOptions};
+use abide_ingress_http::IngressOptions;
+use abide_invoker::InvokerOptions;
+use abide_log_server::LogServerOptions;
+use abide_metadata::{MetadataOptions, NodeDescription, ProvisionSettings};
+use abide_partition_store::StoreOptions;
+use abide_processor::ProcessorOptions;
+use abide_rpc::FabricOptions;
+use abide_schema::{Defaults, OnMaxAttempts, RetryPolicy};
+
+use crate::facts::Bound;
+use crate::ports::Port;
+
+pub(crate) fn metadata(config: &Config) -> MetadataOptions {
+    let client = &config.metadata_client;
+    let server = &config.metadata_server;
+    MetadataOptions {
+        addresses: client.addresses.clone(),
+        auto_provision: config.auto_provision.then(|| provision(config)),
+        heartbeat_interval: server.heartbeat_interval,
+        election_timeout_min: server.election_timeout_min,
+        election_timeout_max: server.election_timeout_max,
+        voters_max: server.voters_max.into(),
+        snapshot_every: server.log_trim_threshold,
+        request_timeout: client.request_timeout,
+        connect_timeout: client.connect_timeout,
+        ..MetadataOptions::default()
+    }
+}
+
+/// A write quorum of *r* takes *2r − 1* replicas, so that as many may be lost as there are copies beyond the first
+/// without a standstill.
+fn provision(config: &Config) -> ProvisionSettings {
+    let write_quorum = config.default_replication;
+    ProvisionSettings {
+        partitions: config.default_num_partitions,
+        replicas: write_quorum.saturating_mul(2).saturating_sub(1),
+        write_quorum,
+    }
+}
+
+pub(crate) fn description(config: &Config, bound: &[Bound]) -> NodeDescription {
+    let advertised = |port| {
+        let bound = bound.iter().find(|bound| bound.port == port);
+        bound.map(|bound| bound.advertised.clone())
+    };
+    let node = advertised(Port::Node).unwrap_or_default();
+    NodeDescription {
+        cluster_name: config.cluster_name.clone(),
+        name: config.node_name.clone(),
+        address: bare(&node).to_owned(),
+        ingress_address: advertised(Port::Ingress),
+        admin_address: advertised(Port::Admin),
+        roles: config.roles.clone(),
+        location: config.location.clone(),
+    }
+}
+
+/// `host:port` of a URL.
+fn bare(url: &str) -> &str {
+    let bare = url.strip_prefix("http://").unwrap_or(url);
+    bare.trim_end_matches('/')
+}
+
+pub(crate) fn fabric(config: &Config) -> FabricOptions {
+    let networking = &config.networking;
+    FabricOptions {
+        heartbeat_interval: networking.heartbeat_interval,
+        silence_timeout: networking.failure_timeout,
+        connect_timeout: networking.connect_timeout,
+        handshake_timeout: networking.handshake_timeout,
+        redial_max: networking.reconnect_interval_max,
+        payload_bytes_max: networking.frame_bytes_max(),
+        queue_bytes_max: networking.send_queue_size.as_usize(),
+        ..FabricOptions::default()
+    }
+}
+
+/// What ends the process when the log cannot be written stays to be set.
+pub(crate) fn log_server(config: &Config) -> LogServerOptions {
+    let server = &config.log_server;
+    LogServerOptions {
+        memory_bytes: config.log_server_memory().as_usize(),
+        recent_bytes_max: server.record_cache_memory_size.as_usize(),
+        batch_bytes_max: server.write_batch_size.as_usize(),
+        free_bytes_min: server.free_space_min.0,
+        ..LogServerOptions::default()
+    }
+}
+
+pub(crate) fn stores(config: &Config) -> StoreOptions {
+    let storage = &config.worker.storage;
+    StoreOptions {
+        memory_bytes: config.partition_store_memory().as_usize(),
+        spill_after_bytes: storage.spill_after_size.as_usize(),
+        flush_after_bytes: storage.flush_after_size.as_usize(),
+        flush_interval: storage.flush_interval,
+    }
+}
+
+pub(crate) fn processors(config: &Config) -> ProcessorOptions {
+    let worker = &config.worker;
+    ProcessorOptions {
+        eager_state_bytes_max: worker.invoker.eager_state_size_limit.as_usize(),
+        cleanup_interval: worker.cleanup_interval,
+        ..ProcessorOptions::default()
+    }
+}
+
+pub(crate) fn controller(config: &Config) -> ControllerOptions {
+    ControllerOptions {
+        liveness: LivenessOptions {
+            failure_timeout: config.networking.failure_timeout,
+            stable_after: Duration::from_secs(3),
+            boot_grace: Duration::from_millis(500),
+            replace_after: Duration::from_secs(10 * 60),
+        },
+        balance_interval: Duration::from_secs(1),
+        balance_step: Budget {
+            leaders: 2,
+            replicas: 1,
+        },
+        nodes_expected: config.metadata_client.addresses.len(),
+        first_placement_wait: Duration::from_secs(2),
+        commit_timeout: Duration::from_secs(3),
+    }
+}
+
+pub(crate) fn ingress(config: &Config) -> IngressOptions {
+    let ingress = &config.ingress;
+    IngressOptions {
+        request_bytes_max: config.ingress_request_bytes_max().as_usize(),
+        concurrent_requests_max: ingress
+            .concurrent_api_requests_limit
+            .and_then(|limit| NonZeroUsize::try_from(limit).ok()),
+        http2_streams_max: ingress.http2_max_concurrent_streams,
+        drain: ingress.drain_timeout,
+    }
+}
+
+pub(crate) fn admin(config: &Config, bound: &[Bound]) -> AdminOptions {
+    let ingress = bound.iter().find(|bound| bound.port == Port::Ingress);
+    AdminOptions {
+        deployment_routing_headers: Vec::new(),
+        concurrent_requests_max: config
+            .admin
+            .concurrent_api_requests_limit
+            .and_then(|limit| NonZeroUsize::try_from(limit).ok()),
+        ingress_endpoint: ingress.map(|bound| bound.advertised.clone()),
+        drain: ADMIN_DRAIN,
+    }
+}
+
+/// How long requests to the admin API may take to end when the node stops.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+pub(crate) fn invoker(config: &Config) -> InvokerOptions {
+    let invoker = &config.worker.invoker;
+    let mut headers: Vec<(String, String)> = vec![(
+        "x-restate-cluster-name".to_owned(),
+        config.cluster_name.clone(),
+    )];
+    for (name, value) in &invoker.additional_request_headers {
+        headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        headers.push((name.clone(), value.clone()));
+    }
+    InvokerOptions {
+        concurrency_max: invoker.concurrent_invocations_limit.get() as usize,
+        memory_bytes_max: invoker.memory_limit.as_usize(),
+        message_bytes_max: config.invoker_message_bytes_max().as_usize(),
+        connect_timeout: invoker.connect_timeout,
+        streams_per_connection_max: invoker.http2_streams_per_connection_limit.get() as usize,
+        idle_timeout: invoker.http2_idle_connection_timeout,
+        keep_alive_interval: invoker.http2_keep_alive_interval,
+        keep_alive_timeout: invoker.http2_keep_alive_timeout,
+        headers,
+        ..InvokerOptions::default()
+    }
+}
+
+pub(crate) fn schema_defaults(config: &Config) -> Defaults {
+    let retry = &config.default_retry_policy;
+    let invoker = &config.worker.invoker;
+    Defaults {
+        inactivity_timeout: invoker.inactivity_timeout,
+        abort_timeout: invoker.abort_timeout,
+        idempotency_retention: config.default_idempotency_retention,
+        workflow_completion_retention: config.default_workflow_completion_retention,
+        journal_retention: config.default_journal_retention,
+        retry: RetryPolicy {
+            initial: retry.initial_interval,
+            factor: retry.exponentiation_factor,
+            max_interval: retry.max_interval,
+            max_attempts: retry.max_attempts,
+            on_max_attempts: match retry.on_max_attempts {
+                abide_config::OnMaxAttempts::Pause => OnMaxAttempts::Pause,
+                abide_config::OnMaxAttempts::Kill => OnMaxAttempts::Kill,
+            },
+        },
+        max_attempts_max: config.max_retry_policy_max_attempts,
+        idempotency_retention_max: config.max_idempotency_retention,
+        workflow_completion_retention_max: config.max_workflow_completion_retention,
+        journal_retention_max: config.max_journal_retention,
+    }
+}

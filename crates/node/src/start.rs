@@ -1,0 +1,401 @@
+//! The start of a node, in the order in which its parts need each other.
+//!
+//! Ports first, then the databases side by side, then the node port, since other nodes may be waiting for this one's
+//! metadata server; the cluster; and with the cluster's view all the rest. Nothing sleeps: every step waits for what
+//! it needs and for nothing else.
+
+use std::error::Error;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use abide_admin::{Admin, MetricsText};
+use abide_config::Config;
+use abide_controller::{Controller, ControllerParts};
+use abide_ingress_http::Ingress;
+use abide_invoker::Invoker;
+use abide_log::{Conduit, LocalLog, LogClient};
+use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as LogStoreError};
+use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
+use abide_partition_store::PartitionStores;
+use abide_processor::{Dependencies, Processors};
+use abide_rpc::proto::cluster::cluster_server::ClusterServer;
+use abide_rpc::{Fabric, Identity, Service};
+use abide_schema::Schema;
+use abide_types::Role;
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::cluster_handler::ClusterHandler;
+use crate::cluster_service::ClusterService;
+use crate::data_dir;
+use crate::error::NodeError;
+use crate::facts::{Facts, Member, Phase};
+use crate::health::Health;
+use crate::listeners::Listeners;
+use crate::node::Fatal;
+use crate::node_port::{self, NodePort};
+use crate::{measures, options, peers, replicas, schema_watch, stores};
+
+/// How long is waited for a cluster before the wait is logged.
+const WAIT_LOGGED_AFTER: Duration = Duration::from_secs(2);
+
+/// A node that serves.
+pub(crate) struct Running {
+    pub(crate) facts: Arc<Facts>,
+    /// Ends ingress and admin.
+    pub(crate) doors: CancellationToken,
+    pub(crate) door_tasks: TaskTracker,
+    /// Ends what watches and reports.
+    pub(crate) background: CancellationToken,
+    pub(crate) node_port: CancellationToken,
+}
+
+impl Running {
+    pub(crate) fn member(&self) -> &Member {
+        let member = self.facts.member.get();
+        member.expect("a running node is a member of its cluster")
+    }
+}
+
+/// Starts a node.
+pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, NodeError> {
+    let prometheus = measures::install(&config)?;
+    let directory = config.node_dir();
+    data_dir::prepare(&directory, &config.cluster_name, &config.node_name)?;
+    let listeners = Listeners::bind(&config)?;
+    let facts = Arc::new(Facts::new(Arc::clone(&config), listeners.bound(&config)));
+    let disks = Disks::open(&facts, fatal).await?;
+    let running = Running {
+        facts: Arc::clone(&facts),
+        doors: CancellationToken::new(),
+        door_tasks: TaskTracker::new(),
+        background: CancellationToken::new(),
+        node_port: CancellationToken::new(),
+    };
+    let slot = Arc::new(OnceLock::new());
+    let metrics = measures::text(&facts, &prometheus);
+    let port = NodePort {
+        router: router(&facts, &metrics),
+        fabric: Arc::clone(&slot),
+        stop: running.node_port.clone(),
+    };
+    tokio::spawn(port.serve(listeners.node));
+
+    let (metadata, joined) = join(&facts).await?;
+    let fabric = fabric(&facts, &joined);
+    let parts = Parts {
+        facts: &facts,
+        joined,
+        metadata,
+        fabric,
+    };
+    let engine = parts.assemble(disks, &running).await;
+    // Every service has its handler now: the others may come.
+    let member = running.member();
+    slot.get_or_init(|| Arc::clone(&member.fabric));
+    tokio::spawn(peers::follow(
+        member.metadata.clone(),
+        Arc::clone(&member.fabric),
+        running.background.clone(),
+    ));
+    tokio::spawn(replicas::report(
+        Arc::clone(&facts),
+        running.background.clone(),
+    ));
+    tokio::spawn(measures::upkeep(prometheus, running.background.clone()));
+    parts.open_doors(
+        &engine,
+        (listeners.ingress, listeners.admin),
+        metrics,
+        &running,
+    );
+    facts.enter(Phase::Alive);
+    tracing::info!(
+        node = %member.incarnation(),
+        name = config.node_name,
+        took = ?facts.started.elapsed(),
+        "node is up"
+    );
+    Ok(running)
+}
+
+/// What was opened.
+struct Disks {
+    server: Option<MetadataServer>,
+    log_server: Option<Arc<LogServer>>,
+    stores: Option<Arc<PartitionStores>>,
+}
+
+impl Disks {
+    /// Opens the databases that the node's roles need, side by side.
+    async fn open(facts: &Arc<Facts>, fatal: Fatal) -> Result<Self, NodeError> {
+        let config = &facts.config;
+        let has = |role| config.roles.contains(&role);
+        let directory = config.node_dir();
+        let server = async {
+            if !has(Role::MetadataServer) {
+                return Ok(None);
+            }
+            let description = options::description(config, &facts.bound);
+            let path = directory.join("metadata");
+            let server =
+                MetadataServer::start(&path, description, options::metadata(config)).await?;
+            tokio::spawn(watch_metadata(server.clone(), fatal.clone(), path));
+            Ok::<_, NodeError>(Some(facts.server.get_or_init(|| server).clone()))
+        };
+        let log_server = async {
+            if !has(Role::LogServer) {
+                return Ok(None);
+            }
+            let path = directory.join("log");
+            let options = LogServerOptions {
+                fatal: storage_failure(fatal.clone(), path.clone()),
+                ..options::log_server(config)
+            };
+            blocking(move || Ok(Some(LogServer::open(&path, options)?))).await
+        };
+        let stores = async {
+            if !has(Role::Worker) {
+                return Ok(None);
+            }
+            let (path, options) = (directory.join("partitions"), options::stores(config));
+            blocking(move || Ok(Some(stores::open(&path, options)?))).await
+        };
+        let (server, log_server, stores) = tokio::try_join!(server, log_server, stores)?;
+        Ok(Self {
+            server,
+            log_server,
+            stores,
+        })
+    }
+}
+
+/// Runs what waits for a disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| Err(NodeError::Part(error.to_string())))
+}
+
+/// Ends the node when its log could not be written.
+fn storage_failure(fatal: Fatal, directory: PathBuf) -> Arc<dyn Fn(&LogStoreError) + Send + Sync> {
+    Arc::new(move |error| report(&fatal, &directory, chain(error)))
+}
+
+/// Ends the node when its metadata could not be written.
+async fn watch_metadata(server: MetadataServer, fatal: Fatal, directory: PathBuf) {
+    let mut failure = server.failure();
+    let failed = failure.wait_for(Option::is_some).await;
+    if let Ok(Some(reason)) = failed.as_deref() {
+        report(&fatal, &directory, reason.clone());
+    }
+}
+
+fn report(fatal: &Fatal, directory: &Path, reason: String) {
+    // A second failure finds the first one's report waiting.
+    let _ = fatal.try_send(NodeError::Storage {
+        directory: directory.to_owned(),
+        reason,
+    });
+}
+
+/// The error and its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
+
+/// What the node port serves besides the fabric.
+fn router(facts: &Arc<Facts>, metrics: &MetricsText) -> Router {
+    let cluster = ClusterServer::new(ClusterService {
+        facts: Arc::clone(facts),
+    });
+    let routes = match facts.server.get() {
+        Some(server) => server.routes().add_service(cluster),
+        None => Routes::new(cluster),
+    };
+    let health = {
+        let facts = Arc::clone(facts);
+        move || async move { axum::Json(Health::of(&facts)) }
+    };
+    let metrics = {
+        let metrics = Arc::clone(metrics);
+        move || async move { metrics() }
+    };
+    routes
+        .into_axum_router()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(node_port::not_found)
+}
+
+type Joining<'a> = Pin<Box<dyn Future<Output = Result<(Metadata, Joined), JoinError>> + Send + 'a>>;
+
+/// Registers this start with the cluster, forming it where that is configured.
+async fn join(facts: &Facts) -> Result<(Metadata, Joined), NodeError> {
+    let config = &facts.config;
+    // Boxed: the futures below are so deep that the compiler gives up on one that holds them.
+    let joining: Joining<'_> = match facts.server.get() {
+        Some(server) => Box::pin(server.join()),
+        None => {
+            let description = options::description(config, &facts.bound);
+            Box::pin(Metadata::join(options::metadata(config), description))
+        }
+    };
+    let waits = async {
+        tokio::time::sleep(WAIT_LOGGED_AFTER).await;
+        tracing::info!(
+            addresses = ?config.metadata_client.addresses,
+            "waiting for a cluster to join; `abidectl provision` forms one"
+        );
+        pending::<()>().await;
+    };
+    let waited = config.initialization_timeout;
+    tokio::select! {
+        joined = joining => Ok(joined?),
+        () = waits => unreachable!("the wait is logged and then goes on"),
+        () = tokio::time::sleep(waited) => Err(NodeError::NoCluster {
+            waited,
+            addresses: config.metadata_client.addresses.join(", "),
+        }),
+    }
+}
+
+fn fabric(facts: &Facts, joined: &Joined) -> Arc<Fabric> {
+    let identity = Identity {
+        fingerprint: joined.fingerprint,
+        node: joined.node,
+        generation: joined.generation,
+    };
+    Fabric::new(identity, options::fabric(&facts.config))
+}
+
+/// What the doors need.
+struct Engine {
+    processors: Arc<Processors>,
+    invoker: Arc<Invoker>,
+    schema: watch::Receiver<Arc<Schema>>,
+}
+
+/// What a member of a cluster is made of.
+struct Parts<'a> {
+    facts: &'a Arc<Facts>,
+    joined: Joined,
+    metadata: Metadata,
+    fabric: Arc<Fabric>,
+}
+
+impl Parts<'_> {
+    /// Registers every handler and starts what works behind the doors.
+    async fn assemble(&self, disks: Disks, running: &Running) -> Engine {
+        let config = &self.facts.config;
+        let conduit: Arc<dyn Conduit> = self.fabric.clone();
+        let local = disks
+            .log_server
+            .clone()
+            .map(|server| server as Arc<dyn LocalLog>);
+        let log = LogClient::new(self.joined.node, Arc::clone(&conduit), local);
+        let service = LogService::new(Arc::clone(&log), disks.log_server.clone(), conduit);
+        self.fabric.register(Service::Log, service);
+        let handler = ClusterHandler {
+            facts: Arc::downgrade(self.facts),
+        };
+        self.fabric.register(Service::Cluster, Arc::new(handler));
+        let parts = ControllerParts {
+            metadata: self.metadata.clone(),
+            server: disks.server,
+            fabric: Arc::clone(&self.fabric),
+        };
+        let member = Member {
+            joined: self.joined,
+            metadata: self.metadata.clone(),
+            fabric: Arc::clone(&self.fabric),
+            controller: Controller::start(parts, options::controller(config)),
+            log_server: disks.log_server,
+            processors: OnceLock::new(),
+        };
+        let member = self.facts.member.get_or_init(|| member);
+        let schema = schema_watch::follow(
+            &self.metadata,
+            options::schema_defaults(config),
+            running.background.clone(),
+        );
+        let invoker = Arc::new(Invoker::new(options::invoker(config), schema.clone()));
+        let dependencies = Dependencies {
+            node: member.incarnation(),
+            partitions: self.partitions().await,
+            fabric: Arc::clone(&self.fabric),
+            metadata: self.metadata.clone(),
+            log,
+            schema: schema.clone(),
+            options: options::processors(config),
+        };
+        let worker = disks.stores.map(|stores| (stores, Arc::clone(&invoker)));
+        let processors = Processors::start(dependencies, worker);
+        Engine {
+            processors: Arc::clone(member.processors.get_or_init(|| processors)),
+            invoker,
+            schema,
+        }
+    }
+
+    /// Serves clients and operators.
+    fn open_doors(
+        &self,
+        engine: &Engine,
+        listeners: (Option<TcpListener>, Option<TcpListener>),
+        metrics: MetricsText,
+        running: &Running,
+    ) {
+        let config = &self.facts.config;
+        let (ingress, admin) = listeners;
+        let router = engine.processors.router();
+        if let Some(listener) = ingress {
+            let door = Ingress::new(
+                options::ingress(config),
+                router.clone(),
+                engine.schema.clone(),
+            );
+            let serving = Arc::new(door).serve(listener, running.doors.clone());
+            running.door_tasks.spawn(serving);
+        }
+        if let Some(listener) = admin {
+            let door = Admin::new(
+                options::admin(config, &self.facts.bound),
+                self.metadata.clone(),
+                router,
+                Arc::clone(&engine.invoker),
+                engine.schema.clone(),
+                metrics,
+            );
+            running
+                .door_tasks
+                .spawn(door.serve(listener, running.doors.clone()));
+        }
+    }
+
+    /// How many partitions the cluster has; its view may be a moment behind the joining.
+    async fn partitions(&self) -> u16 {
+        let mut views = self.metadata.watch();
+        let known = views.wait_for(|view| view.cluster.is_some()).await;
+        known
+            .ok()
+            .and_then(|view| view.cluster.as_ref().map(|cluster| cluster.partitions))
+            .unwrap_or(0)
+    }
+}
