@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use abide_processor::Router;
-use abide_processor::api::{Attached, Outcome, RouteError};
+use abide_processor::api::{Attached, Finished, NewInvocation, Outcome, RouteError};
 use abide_schema::Schema;
 use abide_service_protocol::{Failure, NotificationId, invocation_code};
 use abide_types::{AwakeableId, InvocationId, Timestamp};
@@ -20,15 +19,16 @@ use crate::answer::{self, Answer};
 use crate::error::{Attempted, IngressError};
 use crate::metrics::{Ended, Metrics, Series};
 use crate::options::IngressOptions;
+use crate::partitions::Partitions;
 use crate::path::{Mode, Want};
 use crate::plan::{self, Arrival, Step};
 use crate::{body, cors};
 
 /// What all requests share.
-pub(crate) struct Door {
+pub(crate) struct Door<P> {
     pub(crate) options: IngressOptions,
     pub(crate) metrics: Metrics,
-    router: Router,
+    partitions: P,
     schema: watch::Receiver<Arc<Schema>>,
     in_progress: AtomicUsize,
 }
@@ -57,16 +57,16 @@ impl Carried {
     }
 }
 
-impl Door {
+impl<P: Partitions> Door<P> {
     pub(crate) fn new(
         options: IngressOptions,
-        router: Router,
+        partitions: P,
         schema: watch::Receiver<Arc<Schema>>,
     ) -> Self {
         Self {
             options,
             metrics: Metrics::new(),
-            router,
+            partitions,
             schema,
             in_progress: AtomicUsize::new(0),
         }
@@ -155,20 +155,13 @@ impl Door {
         }
     }
 
-    async fn call(
-        &self,
-        invocation: abide_processor::api::NewInvocation,
-    ) -> Result<Carried, IngressError> {
+    async fn call(&self, invocation: NewInvocation) -> Result<Carried, IngressError> {
         let id = invocation.id;
-        let finished = self.router.call(invocation).await;
+        let finished = self.partitions.call(invocation).await;
         self.finished(id, finished.map_err(routing(Attempted::Invoke))?)
     }
 
-    fn finished(
-        &self,
-        id: InvocationId,
-        finished: abide_processor::api::Finished,
-    ) -> Result<Carried, IngressError> {
+    fn finished(&self, id: InvocationId, finished: Finished) -> Result<Carried, IngressError> {
         let ended = match &finished.outcome {
             Outcome::Value(_) => Ended::Completed,
             Outcome::Failure(_) => Ended::InvocationError,
@@ -177,12 +170,9 @@ impl Door {
         Ok(Carried { answer, ended })
     }
 
-    async fn send(
-        &self,
-        invocation: abide_processor::api::NewInvocation,
-    ) -> Result<Carried, IngressError> {
+    async fn send(&self, invocation: NewInvocation) -> Result<Carried, IngressError> {
         let (id, execute_at) = (invocation.id, invocation.execute_at);
-        let accepted = self.router.send(invocation).await;
+        let accepted = self.partitions.send(invocation).await;
         let accepted = accepted.map_err(routing(Attempted::Invoke))?;
         Ok(Carried::completed(answer::accepted(
             &id, accepted, execute_at,
@@ -191,8 +181,8 @@ impl Door {
 
     async fn get(&self, want: Want, id: InvocationId) -> Result<Carried, IngressError> {
         let attached = match want {
-            Want::Attach => self.router.attach(id).await,
-            Want::Output => self.router.output(id).await,
+            Want::Attach => self.partitions.attach(id).await,
+            Want::Output => self.partitions.output(id).await,
         };
         match (attached.map_err(routing(Attempted::Read))?, want) {
             (Attached::Finished(finished), _) => self.finished(id, finished),
@@ -218,7 +208,7 @@ impl Door {
             Outcome::Failure(Failure::new(invocation_code::INTERNAL, reason))
         };
         let signal = NotificationId::Signal(id.signal);
-        let done = self.router.signal(id.invocation, signal, outcome).await;
+        let done = self.partitions.signal(id.invocation, signal, outcome).await;
         done.map_err(routing(Attempted::Awakeable))?;
         Ok(Carried::completed(answer::completed()))
     }

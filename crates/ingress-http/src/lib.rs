@@ -1,7 +1,7 @@
 //! The HTTP front door: any node serves any request, whichever node leads its partition.
 //!
-//! A request becomes a [`plan`] by pure functions of its head, its body and the schema; the plan is carried out
-//! by the router of the partitions; what comes back becomes an [`answer`], again by pure functions. Start at
+//! A request becomes a `plan` by pure functions of its head, its body and the schema; the plan is carried out
+//! by the router of the partitions; what comes back becomes an `answer`, again by pure functions. Start at
 //! [`Ingress::serve`] and, for one request, at `handle::Door::answer`.
 //!
 //! **Invariant:** nothing is kept for a request outside its future: a client that goes away frees everything.
@@ -15,6 +15,7 @@ mod fixture;
 mod handle;
 mod metrics;
 mod options;
+mod partitions;
 mod path;
 mod plan;
 mod query;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::handle::Door;
 use crate::options::IngressOptions;
+use crate::partitions::Partitions;
 
 /// Pause after the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +26,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// The HTTP front door.
 pub struct Ingress {
-    door: Arc<Door>,
+    door: Arc<Door<Router>>,
 }
 
 impl Ingress {
@@ -43,69 +44,77 @@ impl Ingress {
     /// Serves until `shutdown`; then takes no more connections, lets requests in progress end for a while, and
     /// drops the rest.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let builder = Arc::new(self.builder());
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let connection = Connection {
-                        door: self.door.clone(),
-                        builder: builder.clone(),
-                        shutdown: shutdown.clone(),
-                        cut: cut.clone(),
-                    };
-                    connections.spawn(connection.serve(stream));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-        drop(listener);
-        connections.close();
-        let drain = self.door.options.drain;
-        if tokio::time::timeout(drain, connections.wait())
-            .await
-            .is_err()
-        {
-            tracing::info!(
-                connections = connections.len(),
-                "dropping what has not ended"
-            );
-            cut.cancel();
-            connections.wait().await;
-        }
-    }
-
-    fn builder(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        let streams = self.door.options.http2_streams_max;
-        let mut http2 = builder.http2();
-        http2
-            .timer(TokioTimer::new())
-            .adaptive_window(true)
-            .keep_alive_interval(KEEP_ALIVE);
-        if let Some(streams) = streams {
-            http2.max_concurrent_streams(streams.get());
-        }
-        builder
+        serve(self.door.clone(), listener, shutdown).await;
     }
 }
 
-struct Connection {
-    door: Arc<Door>,
+async fn serve<P: Partitions>(
+    door: Arc<Door<P>>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let builder = Arc::new(builder(&door.options));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = Connection {
+                    door: door.clone(),
+                    builder: builder.clone(),
+                    shutdown: shutdown.clone(),
+                    cut: cut.clone(),
+                };
+                connections.spawn(connection.serve(stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    let drain = door.options.drain;
+    if tokio::time::timeout(drain, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!(
+            connections = connections.len(),
+            "dropping what has not ended"
+        );
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+fn builder(options: &IngressOptions) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let streams = options.http2_streams_max;
+    let mut http2 = builder.http2();
+    http2
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(KEEP_ALIVE);
+    if let Some(streams) = streams {
+        http2.max_concurrent_streams(streams.get());
+    }
+    builder
+}
+
+struct Connection<P> {
+    door: Arc<Door<P>>,
     builder: Arc<auto::Builder<TokioExecutor>>,
     shutdown: CancellationToken,
     cut: CancellationToken,
 }
 
-impl Connection {
+impl<P: Partitions> Connection<P> {
     async fn serve(self, stream: TcpStream) {
         let metrics = &self.door.metrics;
         metrics.connections_created.increment(1);
@@ -143,3 +152,6 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     let keep_alive = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive)
 }
+
+#[cfg(test)]
+mod tests;
