@@ -43,7 +43,8 @@ pub struct PartitionStoreConfig {
     /// partition.
     pub spill_after_size: ByteCount,
     /// A partition whose database holds this much that is not on disk puts it there. Less keeps the replay
-    /// after a crash short and writes more, smaller files.
+    /// after a crash short and writes more, smaller files. Every worker replays its partitions at once, so
+    /// count with all of them.
     pub flush_after_size: ByteCount,
     /// The same by time, so that the log of a quiet partition can be trimmed.
     #[serde(with = "duration")]
@@ -55,8 +56,8 @@ impl Default for PartitionStoreConfig {
         Self {
             rocksdb_memory_ratio: 0.49,
             spill_after_size: ByteCount::mib(4),
-            flush_after_size: ByteCount::mib(32),
-            flush_interval: Duration::from_secs(5 * 60),
+            flush_after_size: ByteCount::mib(16),
+            flush_interval: Duration::from_secs(60),
         }
     }
 }

@@ -46,14 +46,6 @@ pub enum OpenError {
         /// The format of this version.
         known: u8,
     },
-    /// The partition was made and is not there.
-    #[error("partition {partition} in {dir} has vanished")]
-    Missing {
-        /// The directory.
-        dir: PathBuf,
-        /// The partition.
-        partition: PartitionId,
-    },
     /// Somebody has the partition open; there is one writer.
     #[error("partition {partition} is open already")]
     InUse {

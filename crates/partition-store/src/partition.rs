@@ -79,25 +79,21 @@ impl PartitionStore {
         let partition = place.partition;
         let failed = |source| open_error(stores.dir(), source);
         let family = family_name(partition);
-        let (applied, tables) = {
-            let handle = stores.db().cf_handle(&family).ok_or(OpenError::Missing {
-                dir: stores.dir().to_owned(),
-                partition,
-            })?;
-            let value = stores.db().get_cf(&handle, APPLIED_KEY).map_err(failed)?;
-            let applied = match value.as_deref().map(decode_applied) {
-                None => Lsn::ZERO,
-                Some(Ok(applied)) => applied,
-                Some(Err(format)) => {
-                    return Err(OpenError::Format {
-                        dir: stores.dir().to_owned(),
-                        partition,
-                        format,
-                        known: FORMAT,
-                    });
-                }
-            };
-            (applied, tables_of(&stores, &handle).map_err(failed)?)
+        // A new partition gets its family with the first spill, beside the start of the node: making one
+        // syncs several files.
+        let (applied, tables) = match stores.db().cf_handle(&family) {
+            None => (Lsn::ZERO, Tables::default()),
+            Some(handle) => {
+                let value = stores.db().get_cf(&handle, APPLIED_KEY).map_err(failed)?;
+                let applied = value.as_deref().map_or(Ok(Lsn::ZERO), decode_applied);
+                let applied = applied.map_err(|format| OpenError::Format {
+                    dir: stores.dir().to_owned(),
+                    partition,
+                    format,
+                    known: FORMAT,
+                })?;
+                (applied, tables_of(&stores, &handle).map_err(failed)?)
+            }
         };
         let interval = stores.options().flush_interval;
         // Spread over the interval, or all partitions of a node would flush in the same moment.
@@ -156,7 +152,9 @@ impl PartitionStore {
                 return Ok(None);
             }
         }
-        let family = self.shared.family()?;
+        let Some(family) = self.shared.family() else {
+            return Ok(None);
+        };
         let value = self.shared.stores.db().get_pinned_cf(&family, key);
         let value = value.map_err(|source| self.shared.error("reading a row", source))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
@@ -209,18 +207,13 @@ impl PartitionStore {
         let mut overlays = vec![&*active];
         overlays.extend(frozen.as_ref().map(|frozen| &*frozen.overlay));
         let (first, last) = (Tables::of(from), Tables::of(to));
-        let base = if (first..=last).any(|table| tables.contains(table)) {
-            let family = self.shared.family()?;
-            let options = bounds(from, to);
-            Some(
-                self.shared
-                    .stores
-                    .db()
-                    .raw_iterator_cf_opt(&family, options),
-            )
+        let family = if (first..=last).any(|table| tables.contains(table)) {
+            self.shared.family()
         } else {
             None
         };
+        let db = self.shared.stores.db();
+        let base = family.map(|family| db.raw_iterator_cf_opt(&family, bounds(from, to)));
         merge::scan(&overlays, base, from, to, visit)
             .map_err(|source| self.shared.error("scanning rows", source))
     }
@@ -459,9 +452,9 @@ impl Store for PartitionStore {
 }
 
 impl Shared {
-    pub fn family(&self) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {
-        let family = self.stores.db().cf_handle(&self.family);
-        family.ok_or_else(|| self.bare_error("finding the partition"))
+    /// Where the rows are in RocksDB; `None` before the first spill, and after the partition was dropped.
+    pub fn family(&self) -> Option<Arc<BoundColumnFamily<'_>>> {
+        self.stores.db().cf_handle(&self.family)
     }
 
     pub fn error(&self, what: &'static str, source: rocksdb::Error) -> StoreError {
@@ -485,26 +478,25 @@ impl Shared {
             return Ok(());
         };
         let db = self.stores.db();
-        if let Some(family) = db.cf_handle(&self.family) {
-            let mut batch = WriteBatch::with_capacity_bytes(frozen.overlay.bytes());
-            batch.put_cf(&family, APPLIED_KEY, encode_applied(frozen.applied));
-            for (key, row) in frozen.overlay.iter() {
-                match &row.value {
-                    Some(value) => batch.put_cf(&family, key, value),
-                    // Came and went since the last spill: with nothing below, there is nothing to hide, and
-                    // no scan will ever walk over it. Filters answer this, not the disk.
-                    None if row.maybe_new && !db.key_may_exist_cf(&family, key) => {}
-                    None => batch.delete_cf(&family, key),
-                }
+        let family = self.stores.family(&self.family)?;
+        let mut batch = WriteBatch::with_capacity_bytes(frozen.overlay.bytes());
+        batch.put_cf(&family, APPLIED_KEY, encode_applied(frozen.applied));
+        for (key, row) in frozen.overlay.iter() {
+            match &row.value {
+                Some(value) => batch.put_cf(&family, key, value),
+                // Came and went since the last spill: with nothing below, there is nothing to hide, and no
+                // scan will ever walk over it. Filters answer this, not the disk.
+                None if row.maybe_new && !db.key_may_exist_cf(&family, key) => {}
+                None => batch.delete_cf(&family, key),
             }
-            self.unflushed_bytes
-                .fetch_add(batch.size_in_bytes(), Ordering::Relaxed);
-            let mut options = WriteOptions::default();
-            options.disable_wal(true);
-            // The rows are sorted: each finds its place in the memtable next to the one before.
-            options.set_memtable_insert_hint_per_batch(true);
-            db.write_opt(batch, &options)?;
         }
+        self.unflushed_bytes
+            .fetch_add(batch.size_in_bytes(), Ordering::Relaxed);
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        // The rows are sorted: each finds its place in the memtable next to the one before.
+        options.set_memtable_insert_hint_per_batch(true);
+        db.write_opt(batch, &options)?;
         let mut current = self.current.lock();
         current.frozen = None;
         current.spilled = frozen.applied;
@@ -517,7 +509,7 @@ impl Shared {
     }
 
     fn begin_flush(&self, wait: bool) -> Result<(), rocksdb::Error> {
-        let Some(family) = self.stores.db().cf_handle(&self.family) else {
+        let Some(family) = self.family() else {
             return Ok(());
         };
         self.unflushed_bytes.store(0, Ordering::Relaxed);
@@ -529,7 +521,7 @@ impl Shared {
     /// The applied LSN that files hold. Memtables are flushed in order and whole, so that everything up to it
     /// is in files too.
     fn read_durable(&self) -> Result<Lsn, rocksdb::Error> {
-        let Some(family) = self.stores.db().cf_handle(&self.family) else {
+        let Some(family) = self.family() else {
             return Ok(Lsn::ZERO);
         };
         let mut options = ReadOptions::default();

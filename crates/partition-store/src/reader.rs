@@ -37,7 +37,7 @@ impl PartitionReader {
     /// keep it for long. Blocks while a record is applied, microseconds as a rule: not for an async task.
     ///
     /// # Errors
-    /// A record is being applied all the time, or the partition was dropped.
+    /// A record is being applied all the time; it failed half-way, perhaps.
     pub fn view(&self) -> Result<View<'_>, StoreError> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         let mut current = self.shared.current.lock();
@@ -77,12 +77,14 @@ impl View<'_> {
     /// The value of `key`.
     ///
     /// # Errors
-    /// RocksDB cannot read it, or the partition was dropped.
+    /// RocksDB cannot read it.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         if let Some(row) = self.overlays.iter().find_map(|overlay| overlay.get(key)) {
             return Ok(row.value.clone());
         }
-        let family = self.shared.family()?;
+        let Some(family) = self.shared.family() else {
+            return Ok(None);
+        };
         let value = self
             .snapshot
             .get_pinned_cf_opt(&family, key, ReadOptions::default())
@@ -93,7 +95,7 @@ impl View<'_> {
     /// Shows `visit` the rows in `[from, to)` in order until it breaks off.
     ///
     /// # Errors
-    /// RocksDB cannot read them, or the partition was dropped; those before were shown.
+    /// RocksDB cannot read them; those before were shown.
     pub fn scan(
         &self,
         from: &[u8],
@@ -104,13 +106,14 @@ impl View<'_> {
         if to <= from {
             return Ok(());
         }
-        let family = self.shared.family()?;
-        let mut options = bounds(from, to);
-        // What a listing reads is not what the processor needs next.
-        options.fill_cache(false);
-        let base = self.snapshot.raw_iterator_cf_opt(&family, options);
+        let base = self.shared.family().map(|family| {
+            let mut options = bounds(from, to);
+            // What a listing reads is not what the processor needs next.
+            options.fill_cache(false);
+            self.snapshot.raw_iterator_cf_opt(&family, options)
+        });
         let overlays: Vec<_> = self.overlays.iter().map(|overlay| &**overlay).collect();
-        merge::scan(&overlays, Some(base), from, to, visit)
+        merge::scan(&overlays, base, from, to, visit)
             .map_err(|source| self.shared.error("scanning rows", source))
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use abide_types::PartitionId;
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, Options};
+use rocksdb::{
+    BoundColumnFamily, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, Options,
+};
 
 use crate::engine::{Budget, Db, Settings};
 use crate::error::OpenError;
@@ -93,14 +95,7 @@ impl PartitionStores {
         self: &Arc<Self>,
         partition: PartitionId,
     ) -> Result<PartitionStore, OpenError> {
-        let place = Place::take(self, partition)?;
-        let name = family_name(partition);
-        if self.db.cf_handle(&name).is_none() {
-            self.db
-                .create_cf(&name, &self.family_options)
-                .map_err(|source| open_error(&self.dir, source))?;
-        }
-        PartitionStore::open(place)
+        PartitionStore::open(Place::take(self, partition)?)
     }
 
     /// Deletes all rows of a partition that is not open, for good: it has moved away, or it is damaged and
@@ -118,7 +113,7 @@ impl PartitionStores {
         dropped.map_err(|source| open_error(&self.dir, source))
     }
 
-    /// The partitions that were opened here and not dropped.
+    /// The partitions that have rows in RocksDB.
     ///
     /// # Errors
     /// RocksDB cannot tell.
@@ -164,6 +159,16 @@ impl PartitionStores {
             }
         }
         sum
+    }
+
+    /// The column family of that name, made if it does not exist.
+    pub(crate) fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>, rocksdb::Error> {
+        loop {
+            if let Some(family) = self.db.cf_handle(name) {
+                return Ok(family);
+            }
+            self.db.create_cf(name, &self.family_options)?;
+        }
     }
 
     pub(crate) fn db(&self) -> &Db {

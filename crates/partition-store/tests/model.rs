@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod crash;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -25,6 +27,7 @@ enum Step {
     Maintain,
     Reopen,
     View,
+    Crash,
 }
 
 /// Few and similar keys, so that histories meet.
@@ -52,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Maintain),
         1 => Just(Step::Reopen),
         2 => Just(Step::View),
+        1 => Just(Step::Crash),
     ]
 }
 
@@ -102,6 +106,8 @@ fn run(steps: &[Step]) {
     let mut stores = PartitionStores::open(dir.path(), options.clone()).unwrap();
     let mut store = stores.partition(PARTITION).unwrap();
     let mut model = Model::new();
+    // By applied LSN.
+    let mut history = vec![model.clone()];
     for (number, step) in steps.iter().enumerate() {
         match step {
             Step::Put(key, value) => {
@@ -131,6 +137,14 @@ fn run(steps: &[Step]) {
                 assert_eq!(store.applied(), applied);
                 check_all(&store, &model);
             }
+            Step::Crash => {
+                let copy = crash::copy(dir.path());
+                let stores = PartitionStores::open(copy.path(), options.clone()).unwrap();
+                let crashed = stores.partition(PARTITION).unwrap();
+                assert!(store.durable_applied() <= crashed.applied());
+                let applied = usize::try_from(crashed.applied().0).unwrap();
+                check_all(&crashed, &history[applied]);
+            }
             Step::View => {
                 let reader = store.reader();
                 let view = reader.view().unwrap();
@@ -142,12 +156,13 @@ fn run(steps: &[Step]) {
             }
         }
         store.set_applied(Lsn(number as u64 + 1));
+        history.push(model.clone());
     }
     check_all(&store, &model);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn a_store_is_an_ordered_map(steps in proptest::collection::vec(step(), 1..150)) {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod crash;
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -59,16 +61,6 @@ fn rows(store: &PartitionStore, from: &str, to: &str) -> String {
 
 fn all(store: &PartitionStore) -> String {
     rows(store, "", "~")
-}
-
-/// The files as a crash at this moment leaves them: what is in memory only is lost.
-fn crash(stores: &PartitionStores) -> TempDir {
-    let copy = dir();
-    for entry in fs::read_dir(stores.dir()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    copy
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -143,7 +135,7 @@ fn a_crash_falls_back_to_the_last_flush_and_its_lsn() {
     store.maintain().unwrap();
     assert_eq!(store.durable_applied(), Lsn(2), "spilled is not flushed");
 
-    let crashed = crash(&stores);
+    let crashed = crash::copy(stores.dir());
     let after = open(crashed.path()).partition(P1).unwrap();
     assert_eq!(all(&after), "a=flushed b=flushed");
     assert_eq!((after.applied(), after.durable_applied()), (Lsn(2), Lsn(2)));
@@ -267,7 +259,7 @@ fn maintenance_spills_and_flushes_by_itself() {
         assert!(store.overlay_bytes() < 256 << 10);
         store.durable_applied() > Lsn(0)
     });
-    let crashed = crash(&stores);
+    let crashed = crash::copy(stores.dir());
     let after = open(crashed.path()).partition(P1).unwrap();
     assert!(store.durable_applied() <= after.applied());
     assert_eq!(
@@ -389,7 +381,7 @@ fn damage_is_told_and_can_be_cleared_away() {
         );
     }
     store.flush().unwrap();
-    let crashed = crash(&stores);
+    let crashed = crash::copy(stores.dir());
 
     // A table with a flipped block: found when it is read.
     let table = find(crashed.path(), |name| name.ends_with(".sst"));
@@ -413,7 +405,7 @@ fn damage_is_told_and_can_be_cleared_away() {
 
     // A table that is cut short, one that is gone, and a manifest that says nothing.
     for (pattern, length) in [("sst", Some(100)), ("sst", None), ("MANIFEST", Some(10))] {
-        let crashed = crash(&stores);
+        let crashed = crash::copy(stores.dir());
         let file = find(crashed.path(), |name| name.contains(pattern));
         match length {
             Some(length) => fs::File::options()
