@@ -26,6 +26,8 @@ struct Drill {
     ledger: Ledger,
     /// An object's partition, whose leader the drill goes for.
     partition: u64,
+    /// The longest wait of all rounds.
+    longest: Duration,
 }
 
 impl Drill {
@@ -50,6 +52,7 @@ impl Drill {
             clients,
             ledger,
             partition,
+            longest: Duration::ZERO,
         };
         drill.wait_for_progress("the load begins").await;
         drill.clients.take_longest_wait();
@@ -89,8 +92,9 @@ impl Drill {
         self.cluster.assert_healthy();
     }
 
-    fn print_longest_wait(&self, what: &str) {
+    fn print_longest_wait(&mut self, what: &str) {
         let (longest, operation) = self.clients.take_longest_wait();
+        self.longest = self.longest.max(longest);
         println!("{what}: longest wait at a surviving node {longest:?} ({operation})");
     }
 
@@ -99,8 +103,10 @@ impl Drill {
             mut cluster,
             clients,
             ledger,
+            longest,
             ..
         } = self;
+        println!("longest wait at a surviving node, of all rounds: {longest:?}");
         clients.stop_and_audit(&ledger).await;
         cluster.assert_healthy();
     }
