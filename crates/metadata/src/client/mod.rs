@@ -59,7 +59,8 @@ impl Drop for Inner {
 
 impl Metadata {
     /// Registers a node that runs no metadata server, trying `options.addresses` until one answers, and
-    /// starts its client. Waits for as long as the cluster is not provisioned.
+    /// starts its client. Waits for as long as the cluster is not provisioned. The view that comes with it has
+    /// the registration, unless it took longer than a request may.
     pub async fn join(
         options: MetadataOptions,
         node: NodeDescription,
@@ -67,9 +68,11 @@ impl Metadata {
         options.validate().map_err(JoinError::Invalid)?;
         let channels = Arc::new(Channels::new(&options));
         let route = Route::new(options.clone(), Arc::clone(&channels), 0, None);
-        let joined = join_patiently(&route, join_request(&node, None)).await?;
+        let (joined, version) = join_patiently(&route, join_request(&node, None)).await?;
         let route = Arc::new(Route::new(options, channels, joined.fingerprint, None));
-        Ok((Self::remote(route), joined))
+        let metadata = Self::remote(route);
+        metadata.wait_for_registration(version).await;
+        Ok((metadata, joined))
     }
 
     /// A client that is no node: for tools.
@@ -107,6 +110,14 @@ impl Metadata {
         let feed = tokio::spawn(feed::from_local(core, Arc::clone(&route)));
         Self {
             inner: Arc::new(Inner { route, feed }),
+        }
+    }
+
+    /// A node begins with a view that it is in.
+    pub(crate) async fn wait_for_registration(&self, version: u64) {
+        let timeout = self.inner.route.options.request_timeout;
+        if let Err(error) = self.view_at_least(version, timeout).await {
+            tracing::warn!(%error, "registered, but that is not to be seen yet");
         }
     }
 
@@ -333,7 +344,7 @@ fn join_request(node: &NodeDescription, identity: Option<&pb::IdentityRecord>) -
 }
 
 /// Registers a start, trying until somebody can.
-async fn join_patiently(route: &Route, join: pb::JoinRequest) -> Result<Joined, JoinError> {
+async fn join_patiently(route: &Route, join: pb::JoinRequest) -> Result<(Joined, u64), JoinError> {
     let name = join.name.clone();
     let join = Join(join);
     loop {
@@ -365,7 +376,7 @@ fn refused(refusal: pb::JoinRefusal, name: String) -> JoinError {
 
 /// Registers a start of the node beside a server: also when somebody provisions that server meanwhile, and
 /// not beyond its shutdown.
-pub(crate) async fn join_until_stopped(core: &Arc<Core>) -> Result<Joined, JoinError> {
+pub(crate) async fn join_until_stopped(core: &Arc<Core>) -> Result<(Joined, u64), JoinError> {
     let mut stopping = core.stopping();
     let mut identities = core.identity_changes();
     loop {

@@ -101,7 +101,7 @@ pub(crate) struct Join(pub(crate) pb::JoinRequest);
 
 impl Operation for Join {
     type Reply = pb::JoinReply;
-    type Done = Result<Joined, pb::JoinRefusal>;
+    type Done = Result<(Joined, u64), pb::JoinRefusal>;
 
     async fn local(&self, core: &Core) -> pb::JoinReply {
         core.register(&self.0).await
@@ -121,11 +121,14 @@ impl Operation for Join {
     fn outcome(&self, reply: pb::JoinReply) -> Outcome<Self::Done> {
         use pb::join_reply::Outcome as Reply;
         match reply.outcome {
-            Some(Reply::Joined(joined)) => Outcome::Done(Ok(Joined {
-                node: NodeId(joined.node),
-                generation: Generation(joined.generation),
-                fingerprint: joined.fingerprint,
-            })),
+            Some(Reply::Joined(reply)) => {
+                let joined = Joined {
+                    node: NodeId(reply.node),
+                    generation: Generation(reply.generation),
+                    fingerprint: reply.fingerprint,
+                };
+                Outcome::Done(Ok((joined, reply.version)))
+            }
             Some(Reply::Refused(refusal)) => Outcome::Done(Err(refusal)),
             Some(Reply::NotLeader(not_leader)) => Outcome::NotLeader(not_leader),
             Some(Reply::NotProvisioned(_)) => {

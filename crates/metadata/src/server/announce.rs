@@ -1,5 +1,5 @@
-//! How servers find each other again when all of them were restarted, perhaps at other addresses: as long as
-//! nobody leads, each tells the others where it is.
+//! How servers find each other again when all of them were restarted, perhaps at other addresses: until a
+//! start is registered, and whenever nobody leads, each tells the others where it is.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,20 +14,23 @@ use crate::transport::{host_and_port, request};
 /// Longest pause between two rounds.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Announces this server whenever nobody leads. Ends with the server.
+/// Announces this server for as long as others may not know where it is. Ends with the server.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut leader = core.leader.subscribe();
+    let mut registered = core.registered.subscribe();
+    let mut pause = core.options.retry_pause_min;
     loop {
-        if leader.wait_for(Option::is_none).await.is_err() {
-            return;
-        }
-        let mut pause = core.options.retry_pause_min;
-        while leader.borrow_and_update().is_none() {
+        // After a restart raft remembers the leader that it voted for, but that one may not know the address.
+        let needed = !*registered.borrow_and_update() || leader.borrow_and_update().is_none();
+        if needed {
             announce(&core).await;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                ended = leader.changed() => if ended.is_err() { return },
-            }
+        } else {
+            pause = core.options.retry_pause_min;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause), if needed => pause = (pause * 2).min(PAUSE_MAX),
+            ended = leader.changed() => if ended.is_err() { return },
+            ended = registered.changed() => if ended.is_err() { return },
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) addresses: Arc<AddressBook>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) leader: watch::Sender<Option<NodeId>>,
+    /// Whether this start was registered.
+    pub(crate) registered: watch::Sender<bool>,
     /// Held while this server becomes a member of a cluster.
     pub(crate) becoming: tokio::sync::Mutex<()>,
     identity: watch::Sender<pb::IdentityRecord>,
@@ -78,6 +80,7 @@ impl Core {
             addresses: Arc::new(addresses),
             database,
             leader: watch::Sender::new(None),
+            registered: watch::Sender::new(false),
             becoming: tokio::sync::Mutex::new(()),
             identity: watch::Sender::new(identity),
             raft: watch::Sender::new(None),
@@ -224,14 +227,20 @@ impl Core {
         }
     }
 
-    /// Hands leadership over if this server leads, then stops everything and closes the store.
+    /// Hands leadership over if this server leads, then stops.
     pub(crate) async fn shutdown(&self) {
+        if let Some(raft) = self.raft() {
+            self.hand_over(&raft).await;
+        }
+        self.stop().await;
+    }
+
+    /// Stops everything and closes the store.
+    pub(crate) async fn stop(&self) {
         if self.stopping.send_replace(true) {
             return;
         }
-        if let Some(raft) = self.raft() {
-            self.hand_over(&raft).await;
-            self.raft.send_replace(None);
+        if let Some(raft) = self.raft.send_replace(None) {
             if let Err(error) = raft.shutdown().await {
                 tracing::warn!(%error, "raft did not end well");
             }
@@ -296,6 +305,7 @@ impl Core {
             purged: 0,
             voters: Vec::new(),
             learners: Vec::new(),
+            changing: false,
         };
         let Some(raft) = self.raft() else {
             if status.node.is_some() {
@@ -319,6 +329,8 @@ impl Core {
         status.purged = metrics.purged.map_or(0, |id| id.index);
         status.voters = membership.voter_ids().map(to_node).collect();
         status.learners = membership.learner_ids().map(to_node).collect();
+        status.changing = membership.get_joint_config().len() > 1
+            || metrics.membership_config != metrics.committed_membership_config;
         status.voters.sort();
         status.voters.dedup();
         status

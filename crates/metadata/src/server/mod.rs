@@ -73,6 +73,8 @@ pub struct ServerStatus {
     pub voters: Vec<NodeId>,
     /// Members without a vote.
     pub learners: Vec<NodeId>,
+    /// A change of the voters is under way: until it is done, the old ones are needed as well.
+    pub changing: bool,
 }
 
 /// A metadata server. Cheap to clone.
@@ -115,14 +117,16 @@ impl MetadataServer {
                 }
             }
         }
-        let joined = join_until_stopped(core).await?;
+        let (joined, version) = join_until_stopped(core).await?;
         let mut identity = core.identity();
         identity.node = joined.node.0;
         identity.fingerprint = joined.fingerprint;
         identity.generation = identity.generation.max(joined.generation.0);
         core.become_member(identity).await?;
         core.start_raft().await?;
+        core.registered.send_replace(true);
         let metadata = Metadata::local(Arc::clone(core), joined.fingerprint);
+        metadata.wait_for_registration(version).await;
         Ok((metadata, joined))
     }
 
@@ -175,5 +179,10 @@ impl MetadataServer {
     /// Hands leadership over if this server leads, then stops and closes the store.
     pub async fn shutdown(&self) {
         self.core.shutdown().await;
+    }
+
+    /// Stops and closes the store at once. Followers of a leader that stops so have to notice.
+    pub async fn stop(&self) {
+        self.core.stop().await;
     }
 }

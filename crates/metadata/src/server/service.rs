@@ -452,6 +452,7 @@ fn status_to(status: &ServerStatus) -> pb::StatusReply {
         purged: status.purged,
         voters: ids(&status.voters),
         learners: ids(&status.learners),
+        changing: status.changing,
     }
 }
 
@@ -478,5 +479,6 @@ pub(crate) fn status_from(reply: &pb::StatusReply) -> ServerStatus {
         purged: reply.purged,
         voters: reply.voters.iter().copied().map(NodeId).collect(),
         learners: reply.learners.iter().copied().map(NodeId).collect(),
+        changing: reply.changing,
     }
 }

@@ -188,6 +188,12 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn closed() -> io::Error {
     io::Error::other("the metadata store was closed")
 }
