@@ -205,15 +205,18 @@ base-dir = "data"
 auto-provision = $( ((i == 1)) && echo true || echo false)
 default-replication = $replication
 
-bind-address = "127.0.0.1:$(node_port "$i")"
+bind-ip = "127.0.0.1"
+bind-port = $(node_port "$i")
 advertised-address = "http://127.0.0.1:$(node_port "$i")"
 
 [ingress]
-bind-address = "127.0.0.1:$(ingress_port "$i")"
+bind-ip = "127.0.0.1"
+bind-port = $(ingress_port "$i")
 advertised-address = "http://127.0.0.1:$(ingress_port "$i")"
 
 [admin]
-bind-address = "127.0.0.1:$(admin_port "$i")"
+bind-ip = "127.0.0.1"
+bind-port = $(admin_port "$i")
 advertised-address = "http://127.0.0.1:$(admin_port "$i")"
 
 [metadata-client]

@@ -178,12 +178,15 @@ impl Cluster {
              base-dir = \"{data}\"\n\
              auto-provision = {provision}\n\
              default-replication = {replication}\n\
-             bind-address = \"127.0.0.1:{node_port}\"\n\
+             bind-ip = \"127.0.0.1\"\n\
+             bind-port = {node_port}\n\
              advertised-address = \"http://127.0.0.1:{node_port}\"\n\
              [ingress]\n\
-             bind-address = \"127.0.0.1:{ingress_port}\"\n\
+             bind-ip = \"127.0.0.1\"\n\
+             bind-port = {ingress_port}\n\
              [admin]\n\
-             bind-address = \"127.0.0.1:{admin_port}\"\n\
+             bind-ip = \"127.0.0.1\"\n\
+             bind-port = {admin_port}\n\
              [metadata-client]\n\
              addresses = [{addresses}]\n",
             extra = self.options.config,
