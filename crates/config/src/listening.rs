@@ -1,6 +1,6 @@
 //! The ports for clients and operators.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub struct IngressConfig {
     pub bind_ip: Option<IpAddr>,
     /// Port to bind. 0 takes a free one.
     pub bind_port: u16,
+    /// `ip:port` to bind; overrides `bind-ip` and `bind-port`.
+    pub bind_address: Option<SocketAddr>,
     /// URL under which clients reach this ingress, for listings. Unset is made from the node's address.
     pub advertised_address: Option<String>,
     /// The longest request body; a longer one is refused with 413. Unset is `networking.message-size-limit`.
@@ -35,6 +37,7 @@ impl Default for IngressConfig {
         Self {
             bind_ip: None,
             bind_port: 8080,
+            bind_address: None,
             advertised_address: None,
             request_size_limit: None,
             concurrent_api_requests_limit: None,
@@ -53,6 +56,8 @@ pub struct AdminConfig {
     pub bind_ip: Option<IpAddr>,
     /// Port to bind. 0 takes a free one.
     pub bind_port: u16,
+    /// `ip:port` to bind; overrides `bind-ip` and `bind-port`.
+    pub bind_address: Option<SocketAddr>,
     /// URL under which operators reach this admin API, for listings. Unset is made from the node's address.
     pub advertised_address: Option<String>,
     /// Requests at a time; more get 429. Unset does not limit them.
@@ -64,6 +69,7 @@ impl Default for AdminConfig {
         Self {
             bind_ip: None,
             bind_port: 9070,
+            bind_address: None,
             advertised_address: None,
             concurrent_api_requests_limit: None,
         }

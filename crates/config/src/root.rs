@@ -53,6 +53,8 @@ pub struct Config {
     pub bind_ip: IpAddr,
     /// The node port: traffic between nodes, health and metrics. 0 takes a free one.
     pub bind_port: u16,
+    /// `ip:port` to bind; overrides `bind-ip` and `bind-port`.
+    pub bind_address: Option<SocketAddr>,
     /// `host:port` under which other nodes reach the node port. Unset takes the host name, or the bound
     /// address where that is a specific one.
     pub advertised_address: Option<String>,
@@ -118,6 +120,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(60),
             bind_ip: Ipv6Addr::UNSPECIFIED.into(),
             bind_port: 5122,
+            bind_address: None,
             advertised_address: None,
             rocksdb_total_memory_size: ByteCount::mib(1024),
             default_retry_policy: RetryPolicy::default(),
@@ -150,19 +153,19 @@ impl Config {
 
     /// Where the node port is bound.
     pub fn node_bind(&self) -> SocketAddr {
-        SocketAddr::new(self.bind_ip, self.bind_port)
+        (self.bind_address).unwrap_or_else(|| SocketAddr::new(self.bind_ip, self.bind_port))
     }
 
     /// Where the ingress is bound.
     pub fn ingress_bind(&self) -> SocketAddr {
         let ip = self.ingress.bind_ip.unwrap_or(self.bind_ip);
-        SocketAddr::new(ip, self.ingress.bind_port)
+        (self.ingress.bind_address).unwrap_or_else(|| SocketAddr::new(ip, self.ingress.bind_port))
     }
 
     /// Where the admin API is bound.
     pub fn admin_bind(&self) -> SocketAddr {
         let ip = self.admin.bind_ip.unwrap_or(self.bind_ip);
-        SocketAddr::new(ip, self.admin.bind_port)
+        (self.admin.bind_address).unwrap_or_else(|| SocketAddr::new(ip, self.admin.bind_port))
     }
 
     /// `host:port` under which other nodes reach the node port, if it is set.
