@@ -431,13 +431,13 @@ impl<'a> Driver<'a> {
                 return Ok(());
             };
             let response = response.map_err(|error| self.broken(&error))?;
+            self.has_head = true;
             head::check(
                 response.status(),
                 response.headers(),
                 self.plan.version,
                 SystemTime::now(),
             )?;
-            self.has_head = true;
         }
         loop {
             while let Some(frame) = self
@@ -511,10 +511,10 @@ impl<'a> Driver<'a> {
 
     /// Encodes the leader's messages while the request is open. `false` when the leader has dropped its end.
     fn poll_messages(&mut self, cx: &mut Context<'_>) -> bool {
+        self.more_messages = false;
         if self.terminal {
             return true;
         }
-        self.more_messages = false;
         while self.outgoing.len() < MESSAGES_AHEAD {
             // Until the journal is sent nothing may come between; then what is in it is dropped by its index.
             if self.phase == Phase::Replaying {

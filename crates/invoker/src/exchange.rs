@@ -51,7 +51,8 @@ pub(crate) enum Exchange {
 pub(crate) struct Http2 {
     request: SendStream<Bytes>,
     request_ended: bool,
-    response: ResponseFuture,
+    /// `None` once it has come: h2 does not survive being asked again.
+    response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     _lease: Lease,
 }
@@ -59,11 +60,13 @@ pub(crate) struct Http2 {
 pub(crate) struct Http1 {
     /// `None` once the request's body has ended.
     request: Option<futures::channel::mpsc::Sender<Bytes>>,
-    response: Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>,
+    response: Option<Responding>,
     body: Option<Incoming>,
     /// Ends the connection with the exchange.
     _connection: tokio_util::task::AbortOnDropHandle<()>,
 }
+
+type Responding = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
 
 impl Exchange {
     /// Sends the head of a request.
@@ -78,21 +81,29 @@ impl Exchange {
         }
     }
 
-    /// The response's head; not to be polled again after it came.
+    /// The response's head; pending for ever after it came.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, ExchangeError>> {
         match self {
             Self::Http2(exchange) => {
-                let response = ready!(Pin::new(&mut exchange.response).poll(cx))?;
-                let (parts, body) = response.into_parts();
+                let Some(response) = &mut exchange.response else {
+                    return Poll::Pending;
+                };
+                let response = ready!(Pin::new(response).poll(cx));
+                exchange.response = None;
+                let (parts, body) = response?.into_parts();
                 exchange.body = Some(body);
                 Poll::Ready(Ok(Response::from_parts(parts, ())))
             }
             Self::Http1(exchange) => {
-                let response = ready!(exchange.response.as_mut().poll(cx))?;
-                let (parts, body) = response.into_parts();
+                let Some(response) = &mut exchange.response else {
+                    return Poll::Pending;
+                };
+                let response = ready!(response.as_mut().poll(cx));
+                exchange.response = None;
+                let (parts, body) = response?.into_parts();
                 exchange.body = Some(body);
                 Poll::Ready(Ok(Response::from_parts(parts, ())))
             }
@@ -149,7 +160,7 @@ impl Http2 {
                     return Ok(Self {
                         request,
                         request_ended: false,
-                        response,
+                        response: Some(response),
                         body: None,
                         _lease: lease,
                     });
@@ -251,7 +262,7 @@ impl Http1 {
         let request = Request::from_parts(parts, body);
         Ok(Self {
             request: Some(pieces),
-            response: Box::pin(async move { sender.send_request(request).await }),
+            response: Some(Box::pin(async move { sender.send_request(request).await })),
             body: None,
             _connection: tokio_util::task::AbortOnDropHandle::new(connection),
         })
