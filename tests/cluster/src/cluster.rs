@@ -370,7 +370,7 @@ impl Cluster {
                 .try_operator(&["nodes", "list"])
                 .await
                 .unwrap_or_default();
-            let leader = rows.iter().find(|row| row["metadata_leader"] == true);
+            let leader = rows.iter().find(|row| row["metadata_server"] == "leader");
             let index =
                 leader.and_then(|row| self.nodes.iter().position(|node| row["name"] == *node.name));
             if let Some(index) = index {
