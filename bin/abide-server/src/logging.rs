@@ -11,18 +11,28 @@ use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 /// What is logged when this is set, whatever the configuration says.
 const FILTER_VARIABLE: &str = "RUST_LOG";
 
+/// Logs too much unless it is asked for.
+const RAFT: &str = "openraft";
+
 /// Begins to log.
 pub(crate) fn start(config: &Config) -> Result<(), Box<dyn Error>> {
     let from_environment = std::env::var(FILTER_VARIABLE)
         .ok()
         .filter(|filter| !filter.is_empty());
-    let (origin, filter) = match &from_environment {
+    let (origin, text) = match &from_environment {
         Some(filter) => (FILTER_VARIABLE, filter),
         None => ("log-filter", &config.log_filter),
     };
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        format!("{origin}: '{filter}' is not a filter such as warn,abide=info: {error}")
+    let filter = EnvFilter::try_new(text).map_err(|error| {
+        format!("{origin}: '{text}' is not a filter such as warn,abide=info: {error}")
     })?;
+    // Raft warns of every message that does not reach a dead peer, twenty times a second; what matters of that is
+    // logged by us.
+    let filter = if text.contains(RAFT) {
+        filter
+    } else {
+        filter.add_directive(format!("{RAFT}=error").parse()?)
+    };
     let colours = !config.log_disable_ansi_codes
         && io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

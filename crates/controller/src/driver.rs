@@ -67,6 +67,7 @@ impl Controller {
             own,
             detector: Detector::new(options.liveness, Instant::now()),
             options,
+            born: Instant::now(),
             health: health_out,
             leads_since: None,
             balanced_at: None,
@@ -145,6 +146,7 @@ impl Drop for Controller {
 struct Driver {
     own: NodeId,
     options: ControllerOptions,
+    born: Instant,
     metadata: Metadata,
     server: Option<MetadataServer>,
     fabric: Arc<Fabric>,
@@ -207,8 +209,7 @@ impl Driver {
         let (health, due) = self.detector.assess(now, &contacts);
         self.health.send_if_modified(|known| {
             for (node, state) in &health {
-                let before = known.get(node).copied();
-                if before != Some(*state) {
+                if known.get(node).map(|known| known.name()) != Some(state.name()) {
                     tracing::info!(%node, state = state.name(), "node liveness");
                 }
             }
@@ -235,6 +236,9 @@ impl Driver {
         }
         let needed = plan(&cluster);
         if !needed.is_empty() {
+            if let Some(until) = self.waits_for_connections(now, &health) {
+                return Some(until);
+            }
             return self.commit(now, view, &needed).await;
         }
         let unsettled = |health: &Health| matches!(health, Health::Alive | Health::Suspect);
@@ -293,6 +297,18 @@ impl Driver {
         (there < self.options.nodes_expected && now < until).then_some(Some(until))
     }
 
+    /// In the first moments of this process, while connections are still being made: after a restart of the whole
+    /// cluster the first node would be given everything, to give it away again a moment later.
+    fn waits_for_connections(
+        &self,
+        now: Instant,
+        health: &BTreeMap<NodeId, Health>,
+    ) -> Option<Instant> {
+        let until = self.born + self.options.liveness.boot_grace;
+        let unsure = health.values().any(|health| *health == Health::Suspect);
+        (unsure && now < until).then_some(until)
+    }
+
     async fn commit(
         &mut self,
         now: Instant,
@@ -306,7 +322,7 @@ impl Driver {
         let seen = match committed {
             Ok(Ok(version)) => {
                 for (partition, placement) in changes {
-                    tracing::info!(
+                    tracing::debug!(
                         %partition,
                         epoch = %placement.epoch,
                         leader = placement.leader.map(tracing::field::display),

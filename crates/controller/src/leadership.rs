@@ -1,7 +1,7 @@
 //! Who leads each partition: leaders in office stay, orphans go to the least busy replica, and for balance a few
 //! may move along.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use abide_types::{NodeId, NodeIncarnation, PartitionId};
 
@@ -134,17 +134,25 @@ impl<'a> Leadership<'a> {
     ) -> Option<Vec<(PartitionId, NodeId)>> {
         let mut reached: BTreeMap<NodeId, Option<(NodeId, PartitionId)>> =
             BTreeMap::from([(from, None)]);
-        let mut queue = VecDeque::from([from]);
-        while let Some(node) = queue.pop_front() {
-            if self.load[&node] + 2 <= load {
-                return Some(Self::unwind(&reached, node));
+        let mut distance = vec![from];
+        while !distance.is_empty() {
+            let relieved = distance
+                .iter()
+                .filter(|node| self.load[*node] + 2 <= load)
+                .min_by_key(|node| (self.load[*node], **node));
+            if let Some(end) = relieved {
+                return Some(Self::unwind(&reached, *end));
             }
-            for (next, partition) in self.moves(node, touched) {
-                reached.entry(next).or_insert_with(|| {
-                    queue.push_back(next);
-                    Some((node, partition))
-                });
+            let mut further = Vec::new();
+            for node in distance {
+                for (next, partition) in self.moves(node, touched) {
+                    reached.entry(next).or_insert_with(|| {
+                        further.push(next);
+                        Some((node, partition))
+                    });
+                }
             }
+            distance = further;
         }
         None
     }

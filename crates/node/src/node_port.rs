@@ -1,7 +1,7 @@
 //! The one port for nodes and operators' tools: fabric connections, gRPC, health and metrics.
 
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use abide_rpc::{Fabric, Sniffed, sniff};
@@ -11,12 +11,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a connection may take to show what it speaks, and a request to send its headers.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection of the fabric waits for this node to join. Less than who dials waits for an answer.
+const JOINED_WITHIN: Duration = Duration::from_millis(800);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
 /// Pause after the system refused to accept a connection, for want of file handles as a rule.
@@ -26,8 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct NodePort {
     /// gRPC, `/health` and `/metrics`.
     pub(crate) router: Router,
-    /// Set when the node has joined its cluster; fabric connections before that are closed, and dialled anew.
-    pub(crate) fabric: Arc<OnceLock<Arc<Fabric>>>,
+    /// Set when the node has joined its cluster. Connections that come before that wait a while, since the others
+    /// hear of the node when it joins and dial it at once.
+    pub(crate) fabric: watch::Receiver<Option<Arc<Fabric>>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -72,7 +76,10 @@ impl NodePort {
         let from = stream.peer_addr().ok();
         match sniff(stream, FIRST_BYTES_WITHIN).await {
             Ok(Sniffed::Fabric(stream)) => {
-                if let Some(fabric) = self.fabric.get() {
+                let mut slot = self.fabric.clone();
+                let joined = timeout(JOINED_WITHIN, slot.wait_for(Option::is_some)).await;
+                let fabric = joined.ok().and_then(|joined| joined.ok()?.clone());
+                if let Some(fabric) = fabric {
                     fabric.accept(stream).await;
                 }
             }

@@ -80,11 +80,11 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
         background: CancellationToken::new(),
         node_port: CancellationToken::new(),
     };
-    let slot = Arc::new(OnceLock::new());
+    let (slot, fabric_of_port) = watch::channel(None);
     let metrics = measures::text(&facts, &prometheus);
     let port = NodePort {
         router: router(&facts, &metrics),
-        fabric: Arc::clone(&slot),
+        fabric: fabric_of_port,
         stop: running.node_port.clone(),
     };
     tokio::spawn(port.serve(listeners.node));
@@ -100,7 +100,7 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     let engine = parts.assemble(disks, &running).await;
     // Every service has its handler now: the others may come.
     let member = running.member();
-    slot.get_or_init(|| Arc::clone(&member.fabric));
+    slot.send_replace(Some(Arc::clone(&member.fabric)));
     tokio::spawn(peers::follow(
         member.metadata.clone(),
         Arc::clone(&member.fabric),
