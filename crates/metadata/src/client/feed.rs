@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use abide_rpc::proto::metadata as pb;
-use bytes::Bytes;
 
 use super::route::{Route, jittered};
 use crate::server::Core;
@@ -97,7 +96,7 @@ fn apply(route: &Route, reply: pb::WatchReply) {
             .map(|document| {
                 let stored = Versioned {
                     version: document.version,
-                    value: Bytes::from(document.value),
+                    value: document.value,
                 };
                 (document.key, stored)
             })

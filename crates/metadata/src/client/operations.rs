@@ -5,7 +5,6 @@ use std::time::Duration;
 use abide_rpc::proto::metadata as pb;
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_types::{Generation, NodeId};
-use bytes::Bytes;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -88,7 +87,7 @@ impl Operation for Read<'_> {
         match reply.outcome {
             Some(Reply::Found(found)) => Outcome::Done(found.document.map(|document| Versioned {
                 version: document.version,
-                value: Bytes::from(document.value),
+                value: document.value,
             })),
             Some(Reply::NotLeader(not_leader)) => Outcome::NotLeader(not_leader),
             None => Outcome::NotYet(ODD_REPLY),

@@ -240,10 +240,11 @@ impl Core {
         if self.stopping.send_replace(true) {
             return;
         }
-        if let Some(raft) = self.raft.send_replace(None) {
-            if let Err(error) = raft.shutdown().await {
-                tracing::warn!(%error, "raft did not end well");
-            }
+        let raft = self.raft.send_replace(None);
+        if let Some(raft) = raft
+            && let Err(error) = raft.shutdown().await
+        {
+            tracing::warn!(%error, "raft did not end well");
         }
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;

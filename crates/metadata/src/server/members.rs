@@ -68,7 +68,7 @@ pub(crate) fn next_change(nodes: &Nodes, members: &Members, voters_max: usize) -
     // Grow to odd numbers only: a second voter would add a disk to wait for and no failure to survive. But take
     // nobody's vote away for it.
     let room = voters_max.min(staying.len() + candidates.len());
-    let odd = if room % 2 == 0 {
+    let odd = if room.is_multiple_of(2) {
         room.saturating_sub(1)
     } else {
         room

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod failover;
+mod figures;
 mod membership;
 mod provisioning;
 mod transactions;
