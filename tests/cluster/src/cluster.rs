@@ -43,10 +43,11 @@ pub struct Leader {
 
 /// Some nodes on this machine, numbered from 0. Dropping it kills them and removes their data.
 pub struct Cluster {
-    folder: TempDir,
     nodes: Vec<Node>,
     options: Options,
     api: Api,
+    /// Last, so that it outlives the nodes, whose logs in it are shown when a test fails.
+    folder: TempDir,
 }
 
 impl Cluster {
