@@ -78,7 +78,7 @@ impl Process {
     pub fn show_output(&self) {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
-        let from = lines.len().saturating_sub(40);
+        let from = lines.len().saturating_sub(120);
         eprintln!("--- the end of what {} printed", self.name);
         for line in &lines[from..] {
             eprintln!("{line}");
