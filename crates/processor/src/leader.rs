@@ -64,11 +64,8 @@ pub(crate) enum OnApplied {
     Operate(Responder),
     /// A reader who was told nothing yet, lest this leader is deposed: it looks again now.
     Read(Request, Responder),
-    /// An attempt's effects; `stored` if a journal entry is among them.
-    Effects {
-        id: InvocationId,
-        stored: bool,
-    },
+    /// An attempt of this invocation: its effects are in the journal now.
+    Effects(InvocationId),
 }
 
 struct InFlight {
@@ -514,7 +511,7 @@ impl<'a> Leader<'a> {
                 | OnApplied::Done(responder)
                 | OnApplied::Operate(responder)
                 | OnApplied::Read(_, responder) => responder.answer(Response::NotLeader),
-                OnApplied::Nobody | OnApplied::Effects { .. } => {}
+                OnApplied::Nobody | OnApplied::Effects(_) => {}
             }
         }
     }

@@ -220,6 +220,11 @@ impl Leader<'_> {
                 Err(failed) => failure = Some(failed),
             }
         }
+        if stored {
+            // In the order of the attempt: a failure behind the entry counts from one.
+            running.retry_count = 0;
+            running.last_entry = Instant::now();
+        }
         if !proposed.is_empty() {
             running.unapplied += 1;
             self.propose(
@@ -228,7 +233,7 @@ impl Leader<'_> {
                     incarnation,
                     effects: proposed,
                 }),
-                OnApplied::Effects { id, stored },
+                OnApplied::Effects(id),
             );
         }
         if ended {

@@ -150,13 +150,9 @@ impl Leader<'_> {
             (OnApplied::Read(request, responder), _) => {
                 self.on_request(request, responder, false)?
             }
-            (OnApplied::Effects { id, stored }, _) => {
+            (OnApplied::Effects(id), _) => {
                 if let Some(running) = self.attempts.get_mut(&id) {
                     running.unapplied = running.unapplied.saturating_sub(1);
-                    if stored {
-                        running.retry_count = 0;
-                        running.last_entry = tokio::time::Instant::now();
-                    }
                 }
             }
             // The command made no sense: its proposer checked it, so this is a peer of another build.
