@@ -1,7 +1,7 @@
 //! The command line. What is given here wins over environment and file.
 
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// The node port.
     #[arg(long, value_name = "PORT")]
     bind_port: Option<u16>,
+    /// Address and port of the node port, instead of the two above.
+    #[arg(long, value_name = "IP:PORT")]
+    bind_address: Option<SocketAddr>,
     /// `host:port` at which other nodes reach the node port.
     #[arg(long, value_name = "ADDRESS")]
     advertised_address: Option<String>,
@@ -112,6 +115,9 @@ impl Arguments {
         set(&mut config.base_dir, self.base_dir.as_ref());
         set(&mut config.bind_ip, self.bind_ip.as_ref());
         set(&mut config.bind_port, self.bind_port.as_ref());
+        if self.bind_address.is_some() {
+            config.bind_address = self.bind_address;
+        }
         if self.advertised_address.is_some() {
             config
                 .advertised_address

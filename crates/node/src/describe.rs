@@ -126,7 +126,7 @@ pub(crate) fn cluster(facts: &Facts, member: &Member, mut answers: Answers) -> C
             unreachable,
         }
     });
-    let nodes = nodes.collect();
+    let nodes: Vec<NodeEntry> = nodes.collect();
     let document = view.cluster.clone().unwrap_or_default();
     ClusterStatus {
         node: member.joined.node.0,
@@ -143,7 +143,7 @@ pub(crate) fn cluster(facts: &Facts, member: &Member, mut answers: Answers) -> C
 }
 
 /// As the local server has it, or as most of those say who should know.
-fn metadata_leader(facts: &Facts, nodes: &Vec<NodeEntry>) -> u32 {
+fn metadata_leader(facts: &Facts, nodes: &[NodeEntry]) -> u32 {
     if let Some(leader) = facts
         .server
         .get()

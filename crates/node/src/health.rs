@@ -6,7 +6,7 @@ use abide_metadata::{ServerState, keys};
 use abide_types::Role;
 use serde::Serialize;
 
-use crate::facts::{Facts, Phase};
+use crate::facts::{Facts, Member, Phase};
 
 /// The report; the names and values are those of the operations reference.
 #[derive(Debug, Serialize)]
@@ -72,7 +72,10 @@ impl Health {
             age: age(facts.started.elapsed()),
             admin_status: status(Role::Admin),
             worker_status: status(Role::Worker),
-            log_server_status: status(Role::LogServer),
+            log_server_status: status(Role::LogServer).map(|status| match member {
+                Some(member) if is_full(member) => "DiskFull",
+                _ => status,
+            }),
             metadata_server_status: facts
                 .server
                 .get()
@@ -85,6 +88,12 @@ impl Health {
             advertised_addresses: addresses("http", |bound| bound.advertised.clone()),
         }
     }
+}
+
+/// Whether appends are refused for want of room.
+fn is_full(member: &Member) -> bool {
+    let server = member.log_server.as_ref();
+    server.is_some_and(|server| server.status().is_full)
 }
 
 const fn part_status(phase: Phase) -> &'static str {

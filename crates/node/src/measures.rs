@@ -89,6 +89,10 @@ fn refresh(facts: &Facts) {
     for (state, nodes) in nodes {
         gauge!("restate_failure_detector_nodes_total", "state" => state).set(count(nodes));
     }
+    if let Some(server) = &member.log_server {
+        let full = server.status().is_full;
+        gauge!("abide_log_server_disk_full").set(f64::from(u8::from(full)));
+    }
     if let Some(server) = &status.metadata_server {
         gauge!("restate_metadata_server_replicated_leader_id").set(f64::from(server.leader));
         gauge!("restate_metadata_server_replicated_term").set(number(server.term));

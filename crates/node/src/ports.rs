@@ -29,9 +29,9 @@ impl Port {
     /// The keys that set it.
     const fn keys(self) -> &'static str {
         match self {
-            Self::Node => "bind-ip and bind-port",
-            Self::Ingress => "bind-ip and bind-port under [ingress]",
-            Self::Admin => "bind-ip and bind-port under [admin]",
+            Self::Node => "`bind-address`, or `bind-ip` and `bind-port`,",
+            Self::Ingress => "`bind-address`, or `bind-ip` and `bind-port`, under [ingress]",
+            Self::Admin => "`bind-address`, or `bind-ip` and `bind-port`, under [admin]",
         }
     }
 
@@ -116,7 +116,7 @@ mod tests {
         let address = first.local_addr().unwrap();
         let error = bind(Port::Admin, address).unwrap_err();
         let expected = format!(
-            "cannot bind the admin port to {address}, another program listens there; bind-ip and bind-port under [admin] set it"
+            "cannot bind the admin port to {address}, another program listens there; `bind-address`, or `bind-ip` and `bind-port`, under [admin] set it"
         );
         assert_eq!(error.to_string(), expected);
     }

@@ -38,7 +38,8 @@ pub(crate) async fn report(facts: Arc<Facts>, stop: CancellationToken) {
             },
         };
         let behind = behind(&facts);
-        if behind == told && !(connected && !behind.is_empty()) {
+        let repeat = connected && !behind.is_empty();
+        if behind == told && !repeat {
             continue;
         }
         let view = member.metadata.view();
@@ -52,7 +53,8 @@ pub(crate) async fn report(facts: Arc<Facts>, stop: CancellationToken) {
 }
 
 fn behind(facts: &Facts) -> BTreeSet<PartitionId> {
-    let late = |status: &ReplicaStatus| status.state == "catching-up" || status.state == "stopped";
+    let late =
+        |status: &ReplicaStatus| matches!(&*status.state, "catching-up" | "rebuilding" | "stopped");
     statuses(facts)
         .iter()
         .filter(|status| late(status))
@@ -91,6 +93,7 @@ fn row(partition: PartitionId, status: PartitionStatus, committed: Option<Lsn>) 
         PartitionRole::TakingOver => ("leader", "taking-over"),
         PartitionRole::Follower if lag > LAG_RECORDS_MAX => ("follower", "catching-up"),
         PartitionRole::Follower => ("follower", "active"),
+        PartitionRole::Rebuilding => ("follower", "rebuilding"),
         PartitionRole::Stopped => ("follower", "stopped"),
     };
     ReplicaStatus {

@@ -132,6 +132,8 @@ struct Disks {
     server: Option<MetadataServer>,
     log_server: Option<Arc<LogServer>>,
     stores: Option<Arc<PartitionStores>>,
+    /// Ends the node when its partition stores are of no use any more.
+    stores_failure: abide_processor::Fatal,
 }
 
 impl Disks {
@@ -162,6 +164,10 @@ impl Disks {
             };
             blocking(move || Ok(Some(LogServer::open(&path, options)?))).await
         };
+        let stores_failure: abide_processor::Fatal = {
+            let (fatal, path) = (fatal.clone(), directory.join("partitions"));
+            Arc::new(move |reason| report(&fatal, &path, reason))
+        };
         let stores = async {
             if !has(Role::Worker) {
                 return Ok(None);
@@ -174,6 +180,7 @@ impl Disks {
             server,
             log_server,
             stores,
+            stores_failure,
         })
     }
 }
@@ -209,7 +216,7 @@ fn report(fatal: &Fatal, directory: &Path, reason: String) {
 }
 
 /// The error and its causes.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
@@ -344,6 +351,7 @@ impl Parts<'_> {
             log,
             schema: schema.clone(),
             options: options::processors(config),
+            fatal: disks.stores_failure,
         };
         let worker = disks.stores.map(|stores| (stores, Arc::clone(&invoker)));
         let processors = Processors::start(dependencies, worker);
