@@ -26,6 +26,14 @@ pub enum OpenError {
         /// What RocksDB says; it names the file.
         source: rocksdb::Error,
     },
+    /// An earlier process found damage that opening does not find.
+    #[error("the partition stores in {dir} are damaged: {reason}")]
+    Condemned {
+        /// The directory.
+        dir: PathBuf,
+        /// What that process said.
+        reason: String,
+    },
     /// RocksDB does not work with the directory for another reason.
     #[error("the partition stores in {dir} do not open")]
     Failed {
@@ -54,6 +62,13 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the files are damaged: then starting anew helps, and trying again does not.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Condemned { .. })
+    }
+}
+
 /// Whether an error of an open store says that its files are damaged: then destroying the partition and
 /// rebuilding it helps, and trying again does not.
 pub fn is_corruption(error: &StoreError) -> bool {
@@ -61,5 +76,15 @@ pub fn is_corruption(error: &StoreError) -> bool {
         .source
         .as_ref()
         .and_then(|source| source.downcast_ref::<rocksdb::Error>())
-        .is_some_and(|error| error.kind() == rocksdb::ErrorKind::Corruption)
+        .is_some_and(is_damage)
+}
+
+/// Whether files are not what was written, or gone.
+pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => true,
+        // A file of the database that does not exist: RocksDB has no kind of its own for it.
+        rocksdb::ErrorKind::IOError => error.as_ref().contains("No such file or directory"),
+        _ => false,
+    }
 }

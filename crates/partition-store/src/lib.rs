@@ -16,6 +16,7 @@ mod merge;
 mod overlay;
 mod partition;
 mod reader;
+mod rebuild;
 mod stores;
 
 pub use error::{OpenError, is_corruption};

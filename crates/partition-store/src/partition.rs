@@ -30,14 +30,14 @@ const SPILL_BYTES_MIN: usize = 256 << 10;
 /// Reads see every write before them. A write is durable once the LSN of its record is at or below
 /// [`PartitionStore::durable_applied`].
 pub struct PartitionStore {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Writes what was frozen; joined before anything else is frozen, and before the place is given up.
     writer: Option<JoinHandle<Result<(), rocksdb::Error>>>,
     /// What this partition has in the sum over all overlays.
     counted_bytes: usize,
-    durable: Lsn,
-    next_look: Instant,
-    next_flush: Instant,
+    pub(crate) durable: Lsn,
+    pub(crate) next_look: Instant,
+    pub(crate) next_flush: Instant,
     place: Place,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     /// Notified when `current` becomes settled.
     pub settled: Condvar,
     /// Bytes handed to RocksDB since the last flush began.
-    unflushed_bytes: AtomicUsize,
+    pub unflushed_bytes: AtomicUsize,
 }
 
 /// The newest state: `active` over `frozen` over RocksDB.
@@ -59,12 +59,14 @@ pub(crate) struct Current {
     pub frozen: Option<Frozen>,
     pub applied: Lsn,
     /// Up to where RocksDB has it.
-    spilled: Lsn,
+    pub spilled: Lsn,
     /// False while a record is being applied.
     pub settled: bool,
+    /// The state of another replica is on its way in: what is here is none.
+    pub loading: bool,
     /// Tables that may have rows in `frozen` or RocksDB. Scans of the others need not ask: most queues and
     /// timers live and die in the overlay.
-    tables: Tables,
+    pub tables: Tables,
 }
 
 #[derive(Clone)]
@@ -79,6 +81,7 @@ impl PartitionStore {
         let partition = place.partition;
         let failed = |source| open_error(stores.dir(), source);
         let family = family_name(partition);
+        drop_if_incomplete(&stores, &family).map_err(failed)?;
         // A new partition gets its family with the first spill, beside the start of the node: making one
         // syncs several files.
         let (applied, tables) = match stores.db().cf_handle(&family) {
@@ -109,6 +112,7 @@ impl PartitionStore {
                     applied,
                     spilled: applied,
                     settled: true,
+                    loading: false,
                     tables,
                 }),
                 settled: Condvar::new(),
@@ -348,7 +352,7 @@ impl PartitionStore {
     }
 
     /// Updates the sum over all partitions; tells it.
-    fn count_overlay(&mut self, bytes: usize) -> usize {
+    pub(crate) fn count_overlay(&mut self, bytes: usize) -> usize {
         let sum = self.shared.stores.overlays_bytes();
         let before = if self.counted_bytes <= bytes {
             let more = bytes - self.counted_bytes;
@@ -362,7 +366,7 @@ impl PartitionStore {
     }
 
     /// Ends the writer thread if it is done, or waits for it. True if none runs any more.
-    fn join_writer(&mut self, wait: bool) -> Result<bool, StoreError> {
+    pub(crate) fn join_writer(&mut self, wait: bool) -> Result<bool, StoreError> {
         let Some(writer) = self.writer.take() else {
             return Ok(true);
         };
@@ -452,6 +456,11 @@ impl Store for PartitionStore {
 }
 
 impl Shared {
+    /// The column family's name.
+    pub fn family_name(&self) -> &str {
+        &self.family
+    }
+
     /// Where the rows are in RocksDB; `None` before the first spill, and after the partition was dropped.
     pub fn family(&self) -> Option<Arc<BoundColumnFamily<'_>>> {
         self.stores.db().cf_handle(&self.family)
@@ -542,6 +551,27 @@ pub(crate) fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
     options.set_iterate_lower_bound(from);
     options.set_iterate_upper_bound(to);
     options
+}
+
+/// Drops rows that nothing says to be a state: a load broke off before its end. Every other write comes with the row
+/// that says up to which record it goes.
+fn drop_if_incomplete(stores: &PartitionStores, family: &str) -> Result<(), rocksdb::Error> {
+    let Some(handle) = stores.db().cf_handle(family) else {
+        return Ok(());
+    };
+    let mut rows = stores.db().raw_iterator_cf(&handle);
+    rows.seek_to_first();
+    let incomplete = rows.key().is_some_and(|key| key != APPLIED_KEY);
+    rows.status()?;
+    drop(rows);
+    if incomplete {
+        tracing::warn!(
+            family,
+            "the transfer of a state broke off here; its rows are dropped"
+        );
+        stores.db().drop_cf(family)?;
+    }
+    Ok(())
 }
 
 /// The tables that have rows: one seek each.

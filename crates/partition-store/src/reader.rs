@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use abide_state_machine::StoreError;
 use abide_types::Lsn;
 use bytes::Bytes;
-use rocksdb::{ReadOptions, SnapshotWithThreadMode};
+use rocksdb::{BoundColumnFamily, ReadOptions, SnapshotWithThreadMode};
 
 use crate::engine::Db;
 use crate::layout::ROWS_START;
@@ -37,7 +37,7 @@ impl PartitionReader {
     /// keep it for long. Blocks while a record is applied, microseconds as a rule: not for an async task.
     ///
     /// # Errors
-    /// A record is being applied all the time; it failed half-way, perhaps.
+    /// A record is being applied all the time; it failed half-way, perhaps. Or the partition is being rebuilt.
     pub fn view(&self) -> Result<View<'_>, StoreError> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         let mut current = self.shared.current.lock();
@@ -47,12 +47,20 @@ impl PartitionReader {
                 return Err(self.shared.bare_error("waiting for a record to be applied"));
             }
         }
+        if current.loading {
+            return Err(self
+                .shared
+                .bare_error("viewing a state that is being rebuilt"));
+        }
         let mut overlays = vec![Arc::clone(&current.active)];
         overlays.extend(current.frozen.as_ref().map(|f| Arc::clone(&f.overlay)));
         Ok(View {
             shared: &self.shared,
             overlays,
             applied: current.applied,
+            // A family that is made later has nothing that the overlays do not show; one that is dropped later keeps
+            // its rows for as long as this lives.
+            family: self.shared.family(),
             // Under the lock: nothing is frozen or forgotten between overlays and snapshot.
             snapshot: self.shared.stores.db().snapshot(),
         })
@@ -65,6 +73,7 @@ pub struct View<'a> {
     /// Newest first.
     overlays: Vec<Arc<Overlay>>,
     applied: Lsn,
+    family: Option<Arc<BoundColumnFamily<'a>>>,
     snapshot: SnapshotWithThreadMode<'a, Db>,
 }
 
@@ -82,12 +91,12 @@ impl View<'_> {
         if let Some(row) = self.overlays.iter().find_map(|overlay| overlay.get(key)) {
             return Ok(row.value.clone());
         }
-        let Some(family) = self.shared.family() else {
+        let Some(family) = &self.family else {
             return Ok(None);
         };
         let value = self
             .snapshot
-            .get_pinned_cf_opt(&family, key, ReadOptions::default())
+            .get_pinned_cf_opt(family, key, ReadOptions::default())
             .map_err(|source| self.shared.error("reading a row", source))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -106,11 +115,11 @@ impl View<'_> {
         if to <= from {
             return Ok(());
         }
-        let base = self.shared.family().map(|family| {
+        let base = self.family.as_ref().map(|family| {
             let mut options = bounds(from, to);
             // What a listing reads is not what the processor needs next.
             options.fill_cache(false);
-            self.snapshot.raw_iterator_cf_opt(&family, options)
+            self.snapshot.raw_iterator_cf_opt(family, options)
         });
         let overlays: Vec<_> = self.overlays.iter().map(|overlay| &**overlay).collect();
         merge::scan(&overlays, base, from, to, visit)

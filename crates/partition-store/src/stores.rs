@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use abide_types::PartitionId;
 use parking_lot::Mutex;
-use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, Options,
-};
+use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
 
 use crate::engine::{Budget, Db, Settings};
-use crate::error::OpenError;
+use crate::error::{OpenError, is_damage};
 use crate::partition::PartitionStore;
+
+/// Beside the database's files when they are not to be opened again; says why.
+const CONDEMNED_FILE: &str = "CONDEMNED";
 
 /// Memory and rhythm of the stores of one node.
 #[derive(Debug, Clone)]
@@ -57,13 +58,16 @@ impl PartitionStores {
     /// Opens the stores in `dir`, which is made if it does not exist.
     ///
     /// # Errors
-    /// [`OpenError::Corrupt`] says that [`PartitionStores::destroy`] and opening anew would help.
+    /// [`OpenError::is_damage`] says that [`PartitionStores::destroy`] and opening anew would help.
     pub fn open(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Arc<Self>, OpenError> {
         let dir = dir.as_ref().to_owned();
         std::fs::create_dir_all(&dir).map_err(|source| OpenError::Directory {
             dir: dir.clone(),
             source,
         })?;
+        if let Ok(reason) = std::fs::read_to_string(dir.join(CONDEMNED_FILE)) {
+            return Err(OpenError::Condemned { dir, reason });
+        }
         let budget = Budget::of(options.memory_bytes);
         let settings = Settings::new(budget, options.flush_after_bytes);
         let families = if dir.join("CURRENT").exists() {
@@ -140,6 +144,19 @@ impl PartitionStores {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Has the next [`PartitionStores::open`] fail with [`OpenError::Condemned`]: the files are damaged in a way that
+    /// only starting anew mends, and opening them would not notice.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn condemn(&self, reason: &str) -> Result<(), OpenError> {
+        let file = self.dir.join(CONDEMNED_FILE);
+        std::fs::write(file, reason).map_err(|source| OpenError::Directory {
+            dir: self.dir.clone(),
+            source,
+        })
     }
 
     /// Where the files are.
@@ -226,8 +243,8 @@ fn parse_family(name: &str) -> Option<PartitionId> {
 
 pub(crate) fn open_error(dir: &Path, source: rocksdb::Error) -> OpenError {
     let dir = dir.to_owned();
-    match source.kind() {
-        ErrorKind::Corruption => OpenError::Corrupt { dir, source },
-        _ => OpenError::Failed { dir, source },
+    match is_damage(&source) {
+        true => OpenError::Corrupt { dir, source },
+        false => OpenError::Failed { dir, source },
     }
 }
