@@ -1,7 +1,9 @@
 //! The partitions of this node: where what comes for one of them goes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use abide_partition_store::PartitionReader;
 use abide_rpc::proto::partition as wire;
 use abide_rpc::{Handler, Reply};
 use abide_types::{NodeId, PartitionId};
@@ -10,8 +12,9 @@ use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use crate::transfer::{Transfers, unavailable};
 use crate::waiters::Responder;
-use crate::wire::{Request, Response};
+use crate::wire::{Malformed, Request, Response};
 
 /// What a partition hears from others.
 pub(crate) enum Event {
@@ -25,25 +28,46 @@ pub(crate) enum Event {
     Progress(NodeId, wire::Progress),
 }
 
-/// Senders to the tasks of this node's partitions.
+/// One partition of this node, for others.
+struct Entry {
+    events: mpsc::Sender<Event>,
+    reader: PartitionReader,
+}
+
+/// The ways to this node's partitions.
 #[derive(Default)]
 pub(crate) struct Directory {
-    partitions: RwLock<HashMap<PartitionId, mpsc::Sender<Event>>>,
+    partitions: RwLock<HashMap<PartitionId, Entry>>,
+    transfers: Arc<Transfers>,
 }
 
 impl Directory {
-    pub(crate) fn insert(&self, partition: PartitionId, sender: mpsc::Sender<Event>) {
-        self.partitions.write().insert(partition, sender);
+    pub(crate) fn insert(
+        &self,
+        partition: PartitionId,
+        events: mpsc::Sender<Event>,
+        reader: PartitionReader,
+    ) {
+        (self.partitions.write()).insert(partition, Entry { events, reader });
     }
 
     pub(crate) fn remove(&self, partition: PartitionId) {
         self.partitions.write().remove(&partition);
     }
 
+    /// Ends the transfers of states to other nodes, so that nothing keeps the stores open.
+    pub(crate) fn end_transfers(&self) {
+        self.transfers.end_all();
+    }
+
+    fn events_of(&self, partition: PartitionId) -> Option<mpsc::Sender<Event>> {
+        let partitions = self.partitions.read();
+        partitions.get(&partition).map(|entry| entry.events.clone())
+    }
+
     /// Asks the partition's task here. It answers itself if it does not lead.
     pub(crate) fn ask(&self, partition: PartitionId, request: Request, responder: Responder) {
-        let sender = self.partitions.read().get(&partition).cloned();
-        let Some(sender) = sender else {
+        let Some(sender) = self.events_of(partition) else {
             return responder.answer(Response::NotLeader);
         };
         match sender.try_send(Event::Ask(request, responder)) {
@@ -70,8 +94,23 @@ impl Directory {
         let Ok(partition) = u16::try_from(partition) else {
             return;
         };
-        if let Some(sender) = self.partitions.read().get(&PartitionId(partition)) {
+        if let Some(sender) = self.events_of(PartitionId(partition)) {
             let _ = sender.try_send(event);
+        }
+    }
+
+    /// Not through the partition's task: giving its state away must not hold it up.
+    fn fetch_state(&self, from: NodeId, partition: u32, fetch: wire::FetchState, reply: Reply) {
+        let partition = u16::try_from(partition).ok().map(PartitionId);
+        let reader = partition.and_then(|partition| {
+            let partitions = self.partitions.read();
+            Some((partition, partitions.get(&partition)?.reader.clone()))
+        });
+        match reader {
+            Some((partition, reader)) => {
+                (self.transfers).serve(from, partition, &reader, fetch, reply);
+            }
+            None => reply.send(unavailable("the partition is not placed here")),
         }
     }
 }
@@ -85,7 +124,15 @@ impl Handler for Directory {
     }
 
     fn on_call(&self, from: NodeId, payload: Bytes, reply: Reply) {
-        match Request::decode(payload) {
+        let request = match wire::Request::decode(payload) {
+            Ok(wire::Request {
+                partition,
+                kind: Some(wire::request::Kind::FetchState(fetch)),
+            }) => return self.fetch_state(from, partition, fetch, reply),
+            Ok(request) => Request::from_wire(request),
+            Err(_) => Err(Malformed("request")),
+        };
+        match request {
             Ok((partition, request)) => self.ask(partition, request, Responder::Remote(reply)),
             Err(error) => {
                 tracing::warn!(%from, %error, "request not understood");

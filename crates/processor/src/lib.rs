@@ -20,13 +20,15 @@ mod metrics;
 mod outbox;
 mod partition;
 mod processors;
+mod rebuild;
 mod router;
 mod timers;
+mod transfer;
 mod upkeep;
 mod waiters;
 mod wire;
 
 pub use chains::Chains;
-pub use partition::{PartitionRole, PartitionStatus, ProcessorOptions};
+pub use partition::{Fatal, PartitionRole, PartitionStatus, ProcessorOptions};
 pub use processors::{Dependencies, Processors};
 pub use router::Router;

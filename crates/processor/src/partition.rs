@@ -11,7 +11,7 @@ use abide_log::{
     ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused, Sequencer,
     TakeOverError, TakeOverRequest, Taken, take_over,
 };
-use abide_metadata::{Metadata, PartitionTable, Txn, keys};
+use abide_metadata::Metadata;
 use abide_partition_store::PartitionStore;
 use abide_rpc::proto::partition as wire;
 use abide_rpc::{Fabric, Service};
@@ -29,6 +29,7 @@ use crate::chains::Chains;
 use crate::directory::{Directory, Event};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::rebuild::Cause;
 use crate::wire::Response;
 
 /// Bytes of the log that are read at once.
@@ -40,6 +41,10 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before a takeover that failed is tried again.
 const TAKE_OVER_AFTER: Duration = Duration::from_millis(100);
+
+/// At the end of a node a store is not flushed for fewer records: the next start replays them in no time, while the
+/// files of many partitions take seconds.
+const REPLAYED_MAX: u64 = 200;
 
 /// Limits and intervals of partitions.
 #[derive(Debug, Clone)]
@@ -62,6 +67,9 @@ impl Default for ProcessorOptions {
     }
 }
 
+/// Ends the node, for the reason that is given.
+pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
+
 /// What all partitions of a node share.
 pub(crate) struct Context {
     pub(crate) node: NodeIncarnation,
@@ -74,6 +82,8 @@ pub(crate) struct Context {
     pub(crate) schema: watch::Receiver<Arc<Schema>>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) options: ProcessorOptions,
+    /// Ends the node.
+    pub(crate) fatal: Fatal,
     pub(crate) metrics: Metrics,
     pub(crate) statuses: Mutex<BTreeMap<PartitionId, PartitionStatus>>,
 }
@@ -93,7 +103,7 @@ pub struct PartitionStatus {
     pub tail: Lsn,
     /// On a leader: invocations that are invoked.
     pub invoked: usize,
-    /// Why it stopped, if it did.
+    /// Why it stopped or is being rebuilt, if so.
     pub stopped: Option<String>,
 }
 
@@ -106,6 +116,8 @@ pub enum PartitionRole {
     TakingOver,
     /// Leads.
     Leader,
+    /// Its store was of no use and is filled with the state of another replica.
+    Rebuilding,
     /// Cannot go on; an operator has to look.
     Stopped,
 }
@@ -119,6 +131,12 @@ pub(crate) enum PartitionError {
     Store(#[source] StoreError),
     #[error("the log cannot be read")]
     Read(#[source] ReadError),
+    #[error("the partition store was rebuilt {0} times and is damaged again: look at the disk")]
+    DamagedAgain(u32),
+    #[error(
+        "the partition store ends before record {first}, where the log begins, and there is no other replica"
+    )]
+    Lost { first: Lsn },
 }
 
 impl Context {
@@ -149,10 +167,10 @@ impl Context {
 
 /// What the partition table says of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Assignment {
-    epoch: Epoch,
-    leader: Option<NodeIncarnation>,
-    replicas: Vec<NodeId>,
+pub(crate) struct Assignment {
+    pub(crate) epoch: Epoch,
+    pub(crate) leader: Option<NodeIncarnation>,
+    pub(crate) replicas: Vec<NodeId>,
     write_quorum: usize,
 }
 
@@ -163,6 +181,8 @@ pub(crate) struct Partition {
     pub(crate) store: PartitionStore,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) stop: CancellationToken,
+    /// How often the store was damaged.
+    pub(crate) damages: u32,
 }
 
 impl Partition {
@@ -183,9 +203,13 @@ impl Partition {
                 status.role = PartitionRole::Stopped;
                 status.stopped = Some(reason.clone());
             });
+            self.hand_leadership_over().await;
             self.refuse(&reason).await;
         }
-        if let Err(error) = self.store.flush() {
+        let unflushed = self.store.durable_applied().until(self.store.applied());
+        if REPLAYED_MAX < unflushed
+            && let Err(error) = self.store.flush()
+        {
             tracing::error!(%partition, error = %chain_of(&error), "the partition store was not flushed");
         }
     }
@@ -207,19 +231,25 @@ impl Partition {
         let mut led = Epoch::default();
         loop {
             let assignment = self.assignment();
-            match assignment {
+            let end = match assignment {
                 Some(assignment)
                     if assignment.leader == Some(self.context.node) && assignment.epoch > led =>
                 {
                     led = assignment.epoch;
-                    self.lead(&assignment).await?;
+                    self.lead(&assignment).await
                 }
-                other => self.follow(other, led).await?,
+                other => self.follow(other, led).await,
+            };
+            if let Err(error) = end {
+                match Cause::of(&error) {
+                    Some(cause) => self.recover(&cause).await?,
+                    None => return Err(error),
+                }
             }
         }
     }
 
-    fn assignment(&self) -> Option<Assignment> {
+    pub(crate) fn assignment(&self) -> Option<Assignment> {
         let view = self.context.metadata.view();
         let entry = view.partition_table.partitions.get(&self.partition)?;
         let cluster = view.cluster.as_ref()?;
@@ -269,7 +299,7 @@ impl Partition {
             ) => {
                 tracing::warn!(%partition, %epoch, error = %chain_of(&error), "takeover failed, asking for a fresh epoch");
                 tokio::time::sleep(TAKE_OVER_AFTER).await;
-                self.ask_for_epoch(epoch).await;
+                self.ask_for_epoch(epoch, |_| ()).await;
                 Ok(())
             }
             Err(error) => {
@@ -287,7 +317,10 @@ impl Partition {
             tail,
             mailbox,
         } = taken;
-        self.catch_up(&chain, suffix, tail).await?;
+        if let Err(error) = self.catch_up(&chain, suffix, tail).await {
+            self.context.log.unregister(self.partition);
+            return Err(error);
+        }
         let step_down = Leader::new(
             &self.context,
             self.partition,
@@ -358,32 +391,6 @@ impl Partition {
         self.store.maintain().map_err(PartitionError::Store)
     }
 
-    /// Asks the metadata plane for another epoch: the one that was granted is used up.
-    async fn ask_for_epoch(&self, used: Epoch) {
-        let Ok(Some(stored)) = self.context.metadata.read(keys::PARTITION_TABLE).await else {
-            return;
-        };
-        let Ok(mut table) = <PartitionTable as abide_metadata::Document>::from_versioned(&stored)
-        else {
-            return;
-        };
-        let Some(entry) = table.partitions.get_mut(&self.partition) else {
-            return;
-        };
-        if entry.epoch != used || entry.leader != Some(self.context.node) {
-            return;
-        }
-        entry.epoch = entry.epoch.next();
-        if let Err(error) = self
-            .context
-            .metadata
-            .commit(Txn::new().replace(&table))
-            .await
-        {
-            tracing::debug!(partition = %self.partition, %error, "no fresh epoch, trying again");
-        }
-    }
-
     /// Applies the log until the assignment changes.
     async fn follow(
         &mut self,
@@ -441,7 +448,7 @@ impl Partition {
                 () = tokio::time::sleep_until(wake_at) => {
                     let now = Instant::now();
                     if ask_again.is_some_and(|at| at <= now) {
-                        self.ask_for_epoch(led).await;
+                        self.ask_for_epoch(led, |_| ()).await;
                         ask_again = Some(now + Duration::from_secs(1));
                     }
                     if progress_at <= now {
@@ -459,7 +466,7 @@ impl Partition {
         }
     }
 
-    fn tell_progress(&self, assignment: Option<&Assignment>) {
+    pub(crate) fn tell_progress(&self, assignment: Option<&Assignment>) {
         let Some(leader) = assignment.and_then(|assignment| assignment.leader) else {
             return;
         };

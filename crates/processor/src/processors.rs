@@ -6,7 +6,7 @@ use std::sync::Arc;
 use abide_invoker::Invoker;
 use abide_log::LogClient;
 use abide_metadata::Metadata;
-use abide_partition_store::PartitionStores;
+use abide_partition_store::{OpenError, PartitionStore, PartitionStores};
 use abide_rpc::{Fabric, Service};
 use abide_schema::Schema;
 use abide_types::{NodeIncarnation, PartitionId};
@@ -19,7 +19,7 @@ use crate::chains::Chains;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::partition::{
-    Context, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of,
+    Context, Fatal, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of,
 };
 use crate::router::Router;
 
@@ -42,6 +42,8 @@ pub struct Dependencies {
     pub schema: watch::Receiver<Arc<Schema>>,
     /// Limits and intervals.
     pub options: ProcessorOptions,
+    /// Called when the partition stores are damaged so that only another start of the node mends them.
+    pub fatal: Fatal,
 }
 
 /// The partitions of this node, and the way to all others.
@@ -84,6 +86,7 @@ impl Processors {
                 schema: dependencies.schema,
                 directory,
                 options: dependencies.options,
+                fatal: dependencies.fatal,
                 metrics: Metrics::new(dependencies.partitions),
                 statuses: Mutex::default(),
             });
@@ -126,6 +129,9 @@ impl Processors {
         if let Some(task) = task {
             // A panic in it was reported when it happened.
             let _ = task.await;
+        }
+        if let Some(context) = &self.context {
+            context.directory.end_transfers();
         }
     }
 }
@@ -198,7 +204,7 @@ fn spawn(
     partition: PartitionId,
     stop: &CancellationToken,
 ) -> Option<Placed> {
-    let store = match stores.partition(partition) {
+    let store = match open(stores, partition) {
         Ok(store) => store,
         Err(error) => {
             let reason = chain_of(&error);
@@ -211,7 +217,7 @@ fn spawn(
         }
     };
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    context.directory.insert(partition, sender);
+    context.directory.insert(partition, sender, store.reader());
     let stop = stop.child_token();
     let task = Partition {
         context: context.clone(),
@@ -219,9 +225,25 @@ fn spawn(
         store,
         events,
         stop: stop.clone(),
+        damages: 0,
     };
     Some(Placed {
         task: tokio::spawn(task.run()),
         stop,
     })
+}
+
+/// A partition whose rows are damaged is opened empty: the log says whether it is enough to make them anew.
+fn open(
+    stores: &Arc<PartitionStores>,
+    partition: PartitionId,
+) -> Result<PartitionStore, OpenError> {
+    match stores.partition(partition) {
+        Err(error) if error.is_damage() => {
+            tracing::error!(%partition, reason = chain_of(&error), "the partition store is damaged; it is rebuilt");
+            stores.drop_partition(partition)?;
+            stores.partition(partition)
+        }
+        opened => opened,
+    }
 }

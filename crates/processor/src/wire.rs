@@ -83,9 +83,8 @@ impl Request {
         .into()
     }
 
-    pub(crate) fn decode(payload: Bytes) -> Result<(PartitionId, Self), Malformed> {
+    pub(crate) fn from_wire(request: wire::Request) -> Result<(PartitionId, Self), Malformed> {
         use wire::request::Kind;
-        let request = wire::Request::decode(payload).map_err(|_| Malformed("request"))?;
         let partition =
             PartitionId(u16::try_from(request.partition).map_err(|_| Malformed("partition"))?);
         let id = |bytes: Bytes| InvocationId::from_bytes(&bytes).ok_or(Malformed("invocation id"));
@@ -112,6 +111,8 @@ impl Request {
                 },
                 limit: usize::try_from(list.limit).unwrap_or(usize::MAX),
             }),
+            // Not for leaders: see `transfer`.
+            Kind::FetchState(_) => return Err(Malformed("request")),
         };
         Ok((partition, request))
     }
