@@ -42,8 +42,12 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", chain(&*error));
-            complain(&*error);
+            // Once: as a log line, or where those are turned off, as it is.
+            if tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!("{}", chain(&*error));
+            } else {
+                complain(&*error);
+            }
             ExitCode::from(FAILED)
         }
     }

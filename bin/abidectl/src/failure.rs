@@ -35,6 +35,10 @@ impl Failure {
         let detail = status.message().to_owned();
         match status.code() {
             Code::FailedPrecondition => Self::NotJoined { address, detail },
+            // A node that says so itself has been reached.
+            Code::Unavailable if std::error::Error::source(status).is_none() => {
+                Self::Refused { address, detail }
+            }
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unreachable {
                 tried: vec![format!("{address}: {detail}")],
             },

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cluster_handler;
 use crate::describe::{self, Answers};
-use crate::facts::{Facts, Member};
+use crate::facts::{Awaits, Facts, Member};
 
 /// Answers from what this node knows and from what it asks the others.
 pub(crate) struct ClusterService {
@@ -23,13 +23,10 @@ pub(crate) struct ClusterService {
 impl ClusterService {
     fn member(&self) -> Result<&Member, Status> {
         let member = self.facts.member.get();
-        member.ok_or_else(|| match self.facts.server.get() {
-            Some(_) => Status::failed_precondition(
-                "there is no cluster yet, or none of the configured metadata addresses answers",
-            ),
-            None => {
-                Status::failed_precondition("none of the configured metadata addresses answers yet")
-            }
+        // `unavailable` is what resolves itself; the other is for the operator.
+        member.ok_or_else(|| match self.facts.awaits() {
+            Awaits::Cluster => Status::failed_precondition(Awaits::Cluster.to_string()),
+            other => Status::unavailable(other.to_string()),
         })
     }
 }

@@ -47,6 +47,29 @@ impl Phase {
     }
 }
 
+/// What a node waits for that has not joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaits {
+    /// That there be one, or that one be found.
+    Cluster,
+    /// It belongs to one; most of its metadata servers are missing.
+    Majority,
+    /// It keeps no metadata itself, and nobody who does was found.
+    Server,
+}
+
+impl std::fmt::Display for Awaits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => {
+                "it waits for a cluster to be formed, or to be found at the metadata addresses"
+            }
+            Self::Majority => "it waits for a majority of the cluster's metadata servers",
+            Self::Server => "it waits for a metadata server of a cluster at the metadata addresses",
+        })
+    }
+}
+
 /// One port and where it is bound.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
@@ -102,6 +125,15 @@ impl Facts {
             0 => Phase::Starting,
             1 => Phase::Alive,
             _ => Phase::Stopping,
+        }
+    }
+
+    /// What it waits for while it is no member.
+    pub(crate) fn awaits(&self) -> Awaits {
+        match self.server.get().map(|server| server.status().node) {
+            Some(Some(_)) => Awaits::Majority,
+            Some(None) => Awaits::Cluster,
+            None => Awaits::Server,
         }
     }
 

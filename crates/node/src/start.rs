@@ -268,7 +268,8 @@ async fn join(facts: &Facts) -> Result<(Metadata, Joined), NodeError> {
         tokio::time::sleep(WAIT_LOGGED_AFTER).await;
         tracing::info!(
             addresses = ?config.metadata_client.addresses,
-            "waiting for a cluster to join; `abidectl provision` forms one"
+            reason = %facts.awaits(),
+            "not a member of a cluster yet"
         );
         pending::<()>().await;
     };
