@@ -44,25 +44,40 @@ impl World {
 
     /// Adds to every counter through a node.
     async fn count(&mut self, node: usize) {
-        let deadline = Instant::now() + WITHIN;
         for counter in 0..COUNTERS {
             self.counts[counter] += 1;
-            let key = format!("{counter}-{}", self.counts[counter]);
-            let url = format!("{}/DrillCounter/d{counter}/add", self.cluster.ingress(node));
-            loop {
-                // The service may not be known there yet, and leaders change.
-                let headers = [("idempotency-key", key.as_str())];
-                let answer = (self.cluster.api())
-                    .request(http::Method::POST, &url, &headers, "")
-                    .await;
-                match answer {
-                    Ok(answer) if answer.status.is_success() => {
-                        assert_eq!(answer.json(), Value::from(self.counts[counter]));
-                        break;
-                    }
-                    other => assert!(Instant::now() < deadline, "{url}: {other:?}"),
+            self.add(node, counter, self.counts[counter]).await;
+        }
+    }
+
+    /// Insists that a counter comes to a number, or came to it before.
+    async fn add(&mut self, node: usize, counter: usize, number: u64) {
+        let deadline = Instant::now() + WITHIN;
+        let key = format!("{counter}-{number}");
+        let url = format!("{}/DrillCounter/d{counter}/add", self.cluster.ingress(node));
+        loop {
+            // The service may not be known there yet, and leaders change.
+            let headers = [("idempotency-key", key.as_str())];
+            let answer = (self.cluster.api())
+                .request(http::Method::POST, &url, &headers, "")
+                .await;
+            match answer {
+                Ok(answer) if answer.status.is_success() => {
+                    assert_eq!(answer.json(), Value::from(number));
+                    return;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                other => assert!(Instant::now() < deadline, "{url}: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Asks again for what was told before; the rows of all results are read.
+    async fn repeat(&mut self, node: usize) {
+        let told = self.counts;
+        for (counter, count) in told.into_iter().enumerate() {
+            for number in 1..=count {
+                self.add(node, counter, number).await;
             }
         }
     }
@@ -113,6 +128,11 @@ impl World {
         let deadline = Instant::now() + WITHIN;
         while self.said(what) < times {
             assert!(Instant::now() < deadline, "the victim does not say: {what}");
+            if !self.cluster.is_running(VICTIM) {
+                // Its database had stopped all writes. Whoever watches over processes starts it again.
+                assert!(self.said("the node ends because its storage in") > 0);
+                self.cluster.start_node(VICTIM);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -206,6 +226,45 @@ async fn a_store_that_is_lost_or_damaged_is_had_again_from_another_replica() {
     });
     assert_eq!(aside.len(), 1);
     world.have_the_victim_lead().await;
+
+    // All start at once, and the one with the least is the first choice for a leader.
+    for node in 0..3 {
+        world.cluster.terminate(node).await;
+    }
+    fs::remove_dir_all(world.partitions()).unwrap();
+    for node in 0..3 {
+        world.cluster.start_node(node);
+    }
+    world.cluster.wait_until_serving().await;
+    world.count(1).await;
+    world.wait_until_said(rebuilt, 4).await;
+    world.have_the_victim_lead().await;
+    world.cluster.assert_healthy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_finds_damage_hands_over_and_tells_nothing_wrong() {
+    let mut world = World::start().await;
+    world.count_until_trimmed().await;
+    world.cluster.terminate(VICTIM).await;
+    let largest = files(&world.partitions(), |name| name.ends_with(".sst"))
+        .into_iter()
+        .max_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
+    let middle = fs::metadata(&largest).unwrap().len() / 2;
+    let file = File::options().write(true).open(&largest).unwrap();
+    file.write_all_at(&[0xa5; 64], middle).unwrap();
+    world.start_the_victim().await;
+    world.have_the_victim_lead().await;
+    // Opening and leading read little; this reads all.
+    world.repeat(1).await;
+    world
+        .wait_until_said("partition store rebuilt from another replica", 1)
+        .await;
+    assert!(world.said("the partition store is damaged") > 0);
+    world.cluster.wait_until_node_serves(VICTIM).await;
+    world.have_the_victim_lead().await;
+    world.repeat(1).await;
     world.cluster.assert_healthy();
 }
 
