@@ -19,6 +19,7 @@ mod invoker;
 mod options;
 mod outgoing;
 mod pool;
+mod prompt;
 mod session;
 mod tls;
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::deployment::{Address, AddressError};
 use crate::options::InvokerOptions;
+use crate::prompt::PromptStream;
 
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
@@ -231,8 +232,8 @@ impl Remote {
 
 /// A connected socket.
 pub(crate) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Plain(PromptStream),
+    Tls(Box<tokio_rustls::client::TlsStream<PromptStream>>),
 }
 
 /// Connects a socket; with TLS, for one of `versions`, if the address says so.
@@ -247,7 +248,7 @@ pub(crate) async fn connect(
     let stream = TcpStream::connect((address.host(), address.port()))
         .await
         .map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+    let stream = PromptStream::new(stream).map_err(failed)?;
     if address.is_tls() {
         let stream = crate::tls::wrap(address, stream, versions)
             .await

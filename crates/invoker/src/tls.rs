@@ -5,19 +5,19 @@ use std::sync::{Arc, OnceLock};
 use abide_schema::HttpVersion;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::deployment::Address;
+use crate::prompt::PromptStream;
 
 /// Negotiates TLS and one of the given HTTP versions on a connected socket. The certificate has to be signed by one
 /// that this machine trusts.
 pub(crate) async fn wrap(
     address: &Address,
-    stream: TcpStream,
+    stream: PromptStream,
     versions: &[HttpVersion],
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<PromptStream>, String> {
     let name = ServerName::try_from(address.host().to_owned())
         .map_err(|error| format!("'{}' is no name for TLS: {error}", address.host()))?;
     let mut config = config()?;
@@ -32,7 +32,7 @@ pub(crate) async fn wrap(
 }
 
 /// The version on which both sides agreed; an endpoint that says nothing speaks HTTP/1.1.
-pub(crate) fn negotiated(stream: &TlsStream<TcpStream>) -> HttpVersion {
+pub(crate) fn negotiated(stream: &TlsStream<PromptStream>) -> HttpVersion {
     match stream.get_ref().1.alpn_protocol() {
         Some(protocol) if protocol == alpn(HttpVersion::Http2) => HttpVersion::Http2,
         _ => HttpVersion::Http11,
