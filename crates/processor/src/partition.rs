@@ -253,13 +253,17 @@ impl Partition {
         let view = self.context.metadata.view();
         let entry = view.partition_table.partitions.get(&self.partition)?;
         let cluster = view.cluster.as_ref()?;
-        // The write quorum cannot be more than there are replicas.
-        let (_, write_quorum) = cluster.replication.effective(entry.replicas.len());
+        let replicas = entry.replicas.len();
+        // What is configured, as far as there are replicas for it; else a majority of those there are.
+        let write_quorum = match usize::from(cluster.replication.write_quorum) {
+            0 => replicas / 2 + 1,
+            configured => configured.min(replicas),
+        };
         Some(Assignment {
             epoch: entry.epoch,
             leader: entry.leader,
             replicas: entry.replicas.clone(),
-            write_quorum: usize::from(write_quorum).min(entry.replicas.len()).max(1),
+            write_quorum: write_quorum.max(1),
         })
     }
 
