@@ -81,21 +81,18 @@ impl PartitionStore {
         let partition = place.partition;
         let failed = |source| open_error(stores.dir(), source);
         let family = family_name(partition);
-        drop_if_incomplete(&stores, &family).map_err(failed)?;
         // A new partition gets its family with the first spill, beside the start of the node: making one
         // syncs several files.
-        let (applied, tables) = match stores.db().cf_handle(&family) {
+        let (applied, tables) = match read_applied(&stores, &family).map_err(failed)? {
             None => (Lsn::ZERO, Tables::default()),
-            Some(handle) => {
-                let value = stores.db().get_cf(&handle, APPLIED_KEY).map_err(failed)?;
-                let applied = value.as_deref().map_or(Ok(Lsn::ZERO), decode_applied);
-                let applied = applied.map_err(|format| OpenError::Format {
+            Some(value) => {
+                let applied = decode_applied(&value).map_err(|format| OpenError::Format {
                     dir: stores.dir().to_owned(),
                     partition,
                     format,
                     known: FORMAT,
                 })?;
-                (applied, tables_of(&stores, &handle).map_err(failed)?)
+                (applied, tables_of(&stores, &family).map_err(failed)?)
             }
         };
         let interval = stores.options().flush_interval;
@@ -553,34 +550,31 @@ pub(crate) fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
     options
 }
 
-/// Drops rows that nothing says to be a state: a load broke off before its end. Every other write comes with the row
-/// that says up to which record it goes.
-fn drop_if_incomplete(stores: &PartitionStores, family: &str) -> Result<(), rocksdb::Error> {
+/// What stands beside the rows, if there are any. Rows without it are no state, since every write but those of a load
+/// comes with it: a load broke off, and what it left is dropped.
+fn read_applied(stores: &PartitionStores, family: &str) -> Result<Option<Vec<u8>>, rocksdb::Error> {
     let Some(handle) = stores.db().cf_handle(family) else {
-        return Ok(());
+        return Ok(None);
     };
-    let mut rows = stores.db().raw_iterator_cf(&handle);
-    rows.seek_to_first();
-    let incomplete = rows.key().is_some_and(|key| key != APPLIED_KEY);
-    rows.status()?;
-    drop(rows);
-    if incomplete {
+    let value = stores.db().get_cf(&handle, APPLIED_KEY)?;
+    if value.is_none() {
+        drop(handle);
         tracing::warn!(
             family,
-            "the transfer of a state broke off here; its rows are dropped"
+            "nothing says up to where these rows go; they are dropped"
         );
         stores.db().drop_cf(family)?;
     }
-    Ok(())
+    Ok(value)
 }
 
 /// The tables that have rows: one seek each.
-fn tables_of(
-    stores: &PartitionStores,
-    family: &Arc<BoundColumnFamily<'_>>,
-) -> Result<Tables, rocksdb::Error> {
+fn tables_of(stores: &PartitionStores, family: &str) -> Result<Tables, rocksdb::Error> {
     let mut tables = Tables::default();
-    let mut rows = stores.db().raw_iterator_cf(family);
+    let Some(family) = stores.db().cf_handle(family) else {
+        return Ok(tables);
+    };
+    let mut rows = stores.db().raw_iterator_cf(&family);
     rows.seek_to_first();
     while let Some(key) = rows.key() {
         let table = Tables::of(key);
