@@ -17,6 +17,10 @@ use crate::waiters::Responder;
 use crate::wire::{Malformed, Request, Response};
 
 /// What a partition hears from others.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most are requests, which would be boxed one by one"
+)]
 pub(crate) enum Event {
     /// Somebody asks its leader.
     Ask(Request, Responder),
