@@ -336,10 +336,10 @@ impl Drop for LogServer {
         let thread = self.thread.lock().take();
         // The last reference may be dropped by an answer on the writer's own thread.
         let foreign = |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
-        if let Some(thread) = thread.filter(foreign) {
-            if thread.join().is_err() {
-                tracing::error!("the log writer panicked");
-            }
+        if let Some(thread) = thread.filter(foreign)
+            && thread.join().is_err()
+        {
+            tracing::error!("the log writer panicked");
         }
     }
 }

@@ -296,10 +296,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Ends the keeper, so that the database closes with the last reader.
         self.keeper = None;
-        if let Some(thread) = self.keeper_thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the keeper of the log journal panicked");
-            }
+        if let Some(thread) = self.keeper_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the keeper of the log journal panicked");
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) enum OnApplied {
     /// The asker of an invocation.
     Invoke {
         id: InvocationId,
-        target: InvocationTarget,
+        target: Box<InvocationTarget>,
         wait: bool,
         responder: Responder,
     },
@@ -63,7 +63,7 @@ pub(crate) enum OnApplied {
     /// An operator.
     Operate(Responder),
     /// A reader who was told nothing yet, lest this leader is deposed: it looks again now.
-    Read(Request, Responder),
+    Read(Box<Request>, Responder),
     /// An attempt of this invocation: its effects are in the journal now.
     Effects(InvocationId),
 }

@@ -240,7 +240,7 @@ impl Leader<'_> {
             self.attempts.ended(&id);
         }
         if let Some(failure) = failure {
-            self.on_failure(id, incarnation, failure);
+            self.on_failure(id, incarnation, *failure);
         }
     }
 
@@ -355,7 +355,7 @@ impl Leader<'_> {
 }
 
 /// The stored form of an effect, or the failure that it is.
-fn into_stored(effect: Effect) -> Result<state::AttemptEffect, AttemptFailure> {
+fn into_stored(effect: Effect) -> Result<state::AttemptEffect, Box<AttemptFailure>> {
     use attempt_effect::Kind;
     let mut stored = state::AttemptEffect::default();
     stored.kind = Some(match effect {
@@ -381,7 +381,7 @@ fn into_stored(effect: Effect) -> Result<state::AttemptEffect, AttemptFailure> {
         }),
         Effect::Suspended { awaiting } => Kind::Suspended(awaiting),
         Effect::End => Kind::End(state::Empty {}),
-        Effect::Failed(failure) => return Err(failure),
+        Effect::Failed(failure) => return Err(Box::new(failure)),
     });
     Ok(stored)
 }

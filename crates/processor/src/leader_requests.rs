@@ -56,7 +56,7 @@ impl Leader<'_> {
                 };
                 let hears = OnApplied::Invoke {
                     id,
-                    target: InvocationTarget::from(target),
+                    target: Box::new(InvocationTarget::from(target)),
                     wait,
                     responder,
                 };
@@ -100,7 +100,7 @@ impl Leader<'_> {
         // An empty purge changes nothing: it only has to be committed.
         self.propose(
             Kind::Purge(state::Purge::default()),
-            OnApplied::Read(request, responder),
+            OnApplied::Read(Box::new(request), responder),
         );
     }
 
@@ -130,14 +130,14 @@ impl Leader<'_> {
                     responder.answer(Response::Finished(Finished {
                         outcome: Outcome::Failure(failure),
                         expires_at: None,
-                        target,
+                        target: *target,
                     }));
                 } else if let Some(finished) = invoked.finished {
                     responder.answer(Response::Finished(Finished {
                         outcome: outcome_from_stored(finished.outcome),
                         // A repetition of the same request after a change of leader is its first answer.
                         expires_at: (!invoked.new).then_some(finished.expires_at),
-                        target,
+                        target: *target,
                     }));
                 } else {
                     self.waiters.wait(id, responder);
@@ -148,7 +148,7 @@ impl Leader<'_> {
             }
             (OnApplied::Done(responder), _) => responder.answer(Response::Done),
             (OnApplied::Read(request, responder), _) => {
-                self.on_request(request, responder, false)?
+                self.on_request(*request, responder, false)?
             }
             (OnApplied::Effects(id), _) => {
                 if let Some(running) = self.attempts.get_mut(&id) {
