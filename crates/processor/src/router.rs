@@ -251,21 +251,16 @@ impl Router {
                 Some(node) => self.ask_there(node, partition, request.clone()).await,
                 None => None,
             };
-            let overloaded = match response {
-                Some(Response::NotLeader) | None => false,
-                Some(Response::Overloaded) => true,
-                Some(Response::Stopped(reason)) => {
-                    return Err(RouteError::Stopped { partition, reason });
-                }
+            let refusal = match response {
+                Some(Response::NotLeader) | None => None,
+                Some(Response::Overloaded) => Some(RouteError::Overloaded { partition }),
+                // A partition that stops hands its leadership over if anybody can take it.
+                Some(Response::Stopped(reason)) => Some(RouteError::Stopped { partition, reason }),
                 Some(response) => return Ok(response),
             };
             let waited = start.elapsed();
             if waited >= self.inner.give_up_after {
-                return Err(if overloaded {
-                    RouteError::Overloaded { partition }
-                } else {
-                    RouteError::NoLeader { partition, waited }
-                });
+                return Err(refusal.unwrap_or(RouteError::NoLeader { partition, waited }));
             }
             // The next leader is announced by the metadata; one that is not ready yet is asked again soon.
             tokio::select! {
