@@ -115,15 +115,16 @@ fn read(server: &LogServer, epoch: u64, from: u64, end: Option<u64>) -> String {
 fn appends_join_or_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let server = open(directory.path());
-    let mut out = Vec::new();
-    out.push(append(&server, 2, 5, 5, 2, 5));
-    out.push(append(&server, 2, 5, 8, 1, 5));
-    out.push(append(&server, 2, 5, 6, 2, 6));
-    out.push(fence(&server, 4, 2));
-    out.push(append(&server, 2, 5, 8, 1, 5));
-    out.push(fence(&server, 3, 2));
-    out.push(append(&server, 5, 6, 6, 1, 6));
-    out.push(append(&server, 4, 6, 6, 1, 6));
+    let out = [
+        append(&server, 2, 5, 5, 2, 5),
+        append(&server, 2, 5, 8, 1, 5),
+        append(&server, 2, 5, 6, 2, 6),
+        fence(&server, 4, 2),
+        append(&server, 2, 5, 8, 1, 5),
+        fence(&server, 3, 2),
+        append(&server, 5, 6, 6, 1, 6),
+        append(&server, 4, 6, 6, 1, 6),
+    ];
     expect![[r#"
         Stored { tail: Lsn(7) }
         Gap { tail: Lsn(7) }
