@@ -236,11 +236,19 @@ impl Sequencer {
                 if replica.link != Link::Up {
                     break;
                 }
-                if replica.caught_up.is_none() && replica.sent < self.window_first {
-                    // The next [`Self::poll_reads`] asks for what it lacks.
+                // A late gap may have put the stream back behind what was acked since.
+                let acked = self.bytes_before(replica.acked);
+                let flight = self.bytes_before(replica.sent).saturating_sub(acked);
+                let full = self.limits.flight_bytes_max as u64 <= flight;
+                // The next [`Self::poll_reads`] asks for what it lacks.
+                let below = replica.caught_up.is_none() && replica.sent < self.window_first;
+                let idle = replica.caught_up.is_none() && replica.sent == next;
+                let bare = full || below || idle;
+                if bare && !replica.probe {
                     break;
                 }
                 let records: Arc<[Record]> = match (&replica.caught_up, &shared) {
+                    _ if bare => Arc::from([]),
                     (Some(records), _) => records.clone(),
                     (None, Some((first, records))) if *first == replica.sent => records.clone(),
                     (None, _) => {
@@ -249,15 +257,6 @@ impl Sequencer {
                         records
                     }
                 };
-                if records.is_empty() && !replica.probe {
-                    break;
-                }
-                let full = self.limits.flight_bytes_max as u64
-                    <= self.bytes_before(replica.sent) - self.bytes_before(replica.acked);
-                if full && !replica.probe {
-                    break;
-                }
-                let records = if full { Arc::from([]) } else { records };
                 let request = self.request(index, records);
                 let replica = &mut self.replicas[index];
                 replica.probe = false;
@@ -266,9 +265,8 @@ impl Sequencer {
                 if !request.records.is_empty() {
                     replica.caught_up = None;
                 }
-                let done = replica.sent == next || full;
                 out.push((replica.node, request));
-                if done {
+                if bare {
                     break;
                 }
             }
