@@ -167,6 +167,7 @@ impl Router {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             signal: Some(signal),
             outcome,
+            ..Default::default()
         });
         match self.ask(partition, request).await? {
             Response::Done => Ok(()),
@@ -192,6 +193,7 @@ impl Router {
         let request = Request::Operate(state::Operate {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             operation: operation as i32,
+            ..Default::default()
         });
         match self.ask(partition, request).await? {
             Response::Operated(operated) => Ok(operated),
@@ -323,6 +325,7 @@ fn into_command(invocation: NewInvocation) -> state::Invoke {
         sink: None,
         invoked_by: Bytes::new(),
         request_id: Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes()),
+        ..Default::default()
     }
 }
 

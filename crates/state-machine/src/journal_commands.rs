@@ -334,7 +334,7 @@ impl Transaction<'_> {
             journal_retention_ms: callee.journal_retention_ms,
             sink: Some(sink(id, invocation, call.completion, SinkKind::Call)),
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
-            request_id: Bytes::new(),
+            ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
         Ok(())
@@ -373,7 +373,7 @@ impl Transaction<'_> {
             journal_retention_ms: callee.journal_retention_ms,
             sink: None,
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
-            request_id: Bytes::new(),
+            ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
         Ok(())
@@ -400,6 +400,7 @@ impl Transaction<'_> {
                 id: Bytes::copy_from_slice(&target.to_bytes()),
                 signal: Some(signal),
                 outcome,
+                ..Default::default()
             }),
         );
     }

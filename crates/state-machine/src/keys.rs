@@ -30,6 +30,10 @@ pub enum Table {
     Outbox = 9,
     /// `partition(2)` → lsn(8) index(4): the last message taken from that partition.
     Inbound = 10,
+    /// `id(24) number(4)` → `JournalEvent`.
+    Event = 11,
+    /// `producer` → position(8): the last one taken from that producer.
+    Producer = 12,
 }
 
 /// What a timer is for.

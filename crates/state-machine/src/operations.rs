@@ -62,6 +62,7 @@ impl Transaction<'_> {
                 proto::message::Kind::Operate(proto::Operate {
                     id: Bytes::copy_from_slice(&callee.to_bytes()),
                     operation: Operation::Kill as i32,
+                    ..Default::default()
                 }),
             );
         }

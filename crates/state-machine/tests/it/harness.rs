@@ -455,6 +455,7 @@ impl World {
         let command = Kind::Operate(state::Operate {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             operation: operation as i32,
+            ..Default::default()
         });
         self.apply(self.partition(id), command)
     }

@@ -1,0 +1,1 @@
+//! Kafka ingress: records of subscribed topics become invocations, exactly once.

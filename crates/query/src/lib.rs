@@ -1,0 +1,1 @@
+//! SQL over what the cluster knows: tables over the partitions, the registry and the cluster itself.

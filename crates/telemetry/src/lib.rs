@@ -1,0 +1,1 @@
+//! Traces of invocations, as spans exported over OTLP.
