@@ -16,6 +16,9 @@ fn main() -> io::Result<()> {
         "Invocation.flow",
         "Invocation.trace",
         "Invocation.invoked_by_target",
+        "Invocation.last_failure",
+        "Operate.deployment",
+        "Operate.last_failure",
     ] {
         config.boxed(format!(".abide.state.{rare}"));
     }

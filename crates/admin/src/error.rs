@@ -59,6 +59,10 @@ pub(crate) enum AdminError {
     CompletedCannotResume(InvocationId),
     #[error("The invocation '{0}' is either inboxed or scheduled, cannot be resumed.")]
     NotStarted(InvocationId),
+    #[error(
+        "The invocation '{0}' is still running or the deployment id is not pinned yet, deployment id cannot be changed."
+    )]
+    CannotMove(InvocationId),
     #[error("Batch size {0} exceeds maximum allowed size of {BATCH_MAX}")]
     BatchTooLarge(usize),
     #[error("Error when routing the request internally. Reason: {0}")]
@@ -105,6 +109,7 @@ impl AdminError {
             | Self::AlreadyCompleted(_)
             | Self::NotCompleted(_)
             | Self::NotRunning(_)
+            | Self::CannotMove(_)
             | Self::CompletedCannotResume(_) => StatusCode::CONFLICT,
             Self::NotStarted(_) => StatusCode::TOO_EARLY,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,

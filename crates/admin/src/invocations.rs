@@ -94,6 +94,7 @@ fn outcome(
         (Operated::Done, _) => Ok(StatusCode::OK),
         (Operated::Appended, Operation::Cancel | Operation::Pause) => Ok(StatusCode::ACCEPTED),
         (Operated::Appended, _) => Ok(StatusCode::OK),
+        (Operated::CannotMove, _) => Err(AdminError::CannotMove(id)),
         (Operated::NotFound, _) => Err(AdminError::InvocationNotFound(id)),
         (Operated::AlreadyCompleted | Operated::WrongState, Operation::Pause) => {
             Err(AdminError::NotRunning(id))

@@ -73,6 +73,8 @@ pub enum Operated {
     NotCompleted,
     /// It is not in a state in which this can be done.
     WrongState,
+    /// It runs: it cannot be given another deployment.
+    CannotMove,
 }
 
 /// What can be done to one invocation.

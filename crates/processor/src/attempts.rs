@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use abide_invoker::api::{AttemptFailure, AttemptHandle, AttemptId};
+use abide_state_machine::proto as state;
 use abide_types::InvocationId;
 use tokio::time::Instant;
 
@@ -188,5 +189,38 @@ impl Attempts {
     /// How many are invoked.
     pub(crate) fn len(&self) -> usize {
         self.running.len()
+    }
+}
+
+/// What is stored of a message and of a stack trace, at most: it is kept for people, who need its beginning.
+const STORED_MESSAGE_BYTES_MAX: usize = 8 << 10;
+const STORED_STACKTRACE_BYTES_MAX: usize = 16 << 10;
+
+/// A failure as it is stored.
+pub(crate) fn stored_failure(failure: &AttemptFailure) -> state::AttemptFailure {
+    let related = &failure.related;
+    let has_related = related.index.is_some() || related.name.is_some() || related.ty.is_some();
+    let mut stored = state::Failure {
+        stacktrace: failure.stacktrace.clone(),
+        ..failure.failure.clone().into()
+    };
+    shorten(&mut stored.message, STORED_MESSAGE_BYTES_MAX);
+    if let Some(stacktrace) = &mut stored.stacktrace {
+        shorten(stacktrace, STORED_STACKTRACE_BYTES_MAX);
+    }
+    state::AttemptFailure {
+        failure: Some(stored),
+        documented_code: failure.code.unwrap_or_default().to_owned(),
+        related_command: has_related.then(|| state::RelatedCommand {
+            index: related.index,
+            name: related.name.clone().unwrap_or_default(),
+            ty: related.ty.map(Into::into),
+        }),
+    }
+}
+
+fn shorten(text: &mut String, bytes_max: usize) {
+    if bytes_max < text.len() {
+        text.truncate(text.floor_char_boundary(bytes_max));
     }
 }

@@ -539,6 +539,10 @@ fn weight(kind: &Kind) -> usize {
                 .as_ref()
                 .map_or(0, |message| message.encoded_len()),
             Kind::Signal(signal) => signal.encoded_len(),
+            Kind::MutateState(mutation) => mutation.encoded_len(),
+            Kind::RecordEvent(record) => record.encoded_len(),
+            Kind::Pause(pause) => pause.encoded_len(),
+            Kind::Operate(operate) => operate.encoded_len(),
             _ => 0,
         }
 }

@@ -10,7 +10,9 @@ use abide_rpc::Service;
 use abide_rpc::proto::partition as wire;
 use abide_schema::OnMaxAttempts;
 use abide_state_machine::keys::{self, Table};
-use abide_state_machine::proto::{self as state, Status, attempt_effect, command::Kind};
+use abide_state_machine::proto::{
+    self as state, Status, attempt_effect, command::Kind, journal_event,
+};
 use abide_state_machine::{Action, OutboxPosition, outcome_from_stored, read_journal};
 use abide_types::{InvocationId, InvocationTarget, PartitionId};
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::api::Finished;
-use crate::attempts::Phase;
+use crate::attempts::{Phase, stored_failure};
 use crate::leader::{Leader, OnApplied};
 use crate::outbox::to_wire;
 use crate::partition::PartitionError;
@@ -263,13 +265,17 @@ impl Leader<'_> {
             ..failure.failure.clone().into()
         };
         let deployment = failure.deployment;
+        let event = stored_failure(&failure);
+        let is_repeat =
+            (running.last_failure.as_ref()).is_some_and(|last| stored_failure(last) == event);
         running.last_failure = Some(failure);
         let bytes = Bytes::copy_from_slice(&id.to_bytes());
-        let pause = |failure| {
+        let pause = || {
             Kind::Pause(state::Pause {
                 id: bytes.clone(),
                 incarnation,
-                failure: Some(failure),
+                failure: None,
+                last_failure: Some(event.clone()),
             })
         };
         let fail = |failure| {
@@ -279,10 +285,24 @@ impl Leader<'_> {
                 failure: Some(failure),
             })
         };
+        // The last failure is told by the pause, or is the result.
+        let record = (!is_repeat).then(|| {
+            Kind::RecordEvent(state::RecordEvent {
+                id: bytes.clone(),
+                incarnation,
+                event: Some(state::JournalEvent {
+                    kind: Some(journal_event::Kind::TransientError(event.clone())),
+                    ..Default::default()
+                }),
+            })
+        });
         let now = Instant::now();
         match retry {
-            Retry::After(delay) => self.attempts.back_off(&id, delay, now),
-            Retry::Pause => self.propose(pause(stored), OnApplied::Nobody),
+            Retry::After(delay) => {
+                self.attempts.back_off(&id, delay, now);
+                self.propose_event(record);
+            }
+            Retry::Pause => self.propose(pause(), OnApplied::Nobody),
             Retry::Fail => self.propose(fail(stored), OnApplied::Nobody),
             Retry::Policy => {
                 running.failures = running.failures.saturating_add(1);
@@ -302,13 +322,22 @@ impl Leader<'_> {
                     )
                 };
                 match policy.delay(failures) {
-                    Some(delay) => self.attempts.back_off(&id, with_jitter(delay), now),
+                    Some(delay) => {
+                        self.attempts.back_off(&id, with_jitter(delay), now);
+                        self.propose_event(record);
+                    }
                     None => match policy.on_max_attempts {
-                        OnMaxAttempts::Pause => self.propose(pause(stored), OnApplied::Nobody),
+                        OnMaxAttempts::Pause => self.propose(pause(), OnApplied::Nobody),
                         OnMaxAttempts::Kill => self.propose(fail(stored), OnApplied::Nobody),
                     },
                 }
             }
+        }
+    }
+
+    fn propose_event(&mut self, record: Option<Kind>) {
+        if let Some(record) = record {
+            self.propose(record, OnApplied::Nobody);
         }
     }
 

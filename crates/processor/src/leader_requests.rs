@@ -1,17 +1,18 @@
 //! What the leader does with requests, and whom it answers when a command is applied.
 
 use std::ops::ControlFlow;
+use std::time::SystemTime;
 
 use abide_rpc::proto::partition as wire;
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{self as state, Status, command::Kind};
 use abide_state_machine::{OutboxPosition, Reply, StoreError, outcome_from_stored};
-use abide_types::{InvocationId, InvocationTarget, PartitionId};
+use abide_types::{InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::{Buf, Bytes};
 use prost::Message as _;
 
 use crate::api::{Accepted, Finished, InvocationFilter, InvocationInfo, InvocationStatus, Outcome};
-use crate::attempts::Phase;
+use crate::attempts::{Phase, stored_failure};
 use crate::directory::Event;
 use crate::leader::{Leader, OnApplied};
 use crate::outbox::{Arrival, from_wire};
@@ -65,7 +66,10 @@ impl Leader<'_> {
             Request::Signal(signal) => {
                 self.propose(Kind::Signal(signal), OnApplied::Done(responder))
             }
-            Request::Operate(operate) => {
+            Request::Operate(mut operate) => {
+                if operate.operation() == state::Operation::Pause {
+                    operate.last_failure = self.why_backing_off(&operate.id).map(Box::new);
+                }
                 self.propose(Kind::Operate(operate), OnApplied::Operate(responder));
             }
             Request::Attach(id) | Request::Output(id) => {
@@ -81,12 +85,12 @@ impl Leader<'_> {
                 }
             }
             Request::Get(id) => match self.read_invocation(&id)? {
-                Some(row) => {
+                Some(row) if !self.is_forgotten(&row) => {
                     let info = self.describe(id, &row);
                     responder.answer(Response::Infos(vec![info]));
                 }
-                None if barrier => self.look_again(request, responder),
-                None => responder.answer(Response::NotFound),
+                _ if barrier => self.look_again(request, responder),
+                _ => responder.answer(Response::NotFound),
             },
             Request::List(filter) => {
                 let infos = self.list(&filter)?;
@@ -94,6 +98,14 @@ impl Leader<'_> {
             }
         }
         Ok(())
+    }
+
+    fn why_backing_off(&self, id: &Bytes) -> Option<state::AttemptFailure> {
+        let running = self.attempts.get(&InvocationId::from_bytes(id)?)?;
+        match running.phase {
+            Phase::BackingOff(_) => running.last_failure.as_ref().map(stored_failure),
+            Phase::Ready | Phase::Running { .. } | Phase::Ending => None,
+        }
     }
 
     fn look_again(&mut self, request: Request, responder: Responder) {
@@ -230,6 +242,11 @@ impl Leader<'_> {
         value.map(|value| decode(id, value)).transpose()
     }
 
+    /// Whether the row is only kept for repetitions of its request.
+    fn is_forgotten(&self, row: &state::Invocation) -> bool {
+        abide_state_machine::is_forgotten(row, Timestamp::from_system(SystemTime::now()))
+    }
+
     fn status(&self, id: &InvocationId, row: &state::Invocation) -> InvocationStatus {
         match row.status() {
             Status::Scheduled => InvocationStatus::Scheduled,
@@ -248,12 +265,11 @@ impl Leader<'_> {
     fn describe(&self, id: InvocationId, row: &state::Invocation) -> InvocationInfo {
         let status = self.status(&id, row);
         let running = self.attempts.get(&id);
-        let paused_by = row.paused_by.as_ref().map(|failure| {
-            (
-                u16::try_from(failure.code).unwrap_or(500),
-                failure.message.clone(),
-                None,
-            )
+        let paused_by = row.last_failure.as_ref().and_then(|last| {
+            let failure = last.failure.as_ref()?;
+            let code = u16::try_from(failure.code).unwrap_or(500);
+            let documented = Some(last.documented_code.clone()).filter(|code| !code.is_empty());
+            Some((code, failure.message.clone(), documented))
         });
         let last_failure = running
             .and_then(|running| running.last_failure.as_ref())
@@ -288,6 +304,7 @@ impl Leader<'_> {
                         return ControlFlow::Continue(());
                     };
                     match decode(&id, value.clone()) {
+                        Ok(row) if self.is_forgotten(&row) => ControlFlow::Continue(()),
                         Ok(row) => {
                             let info = self.describe(id, &row);
                             if matches(filter, &info) {
@@ -355,6 +372,7 @@ impl From<abide_state_machine::Operated> for crate::api::Operated {
             Operated::AlreadyCompleted => Self::AlreadyCompleted,
             Operated::NotCompleted => Self::NotCompleted,
             Operated::WrongState => Self::WrongState,
+            Operated::CannotMove => Self::CannotMove,
         }
     }
 }

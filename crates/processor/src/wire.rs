@@ -212,13 +212,14 @@ fn status_from_wire(status: u32) -> Option<InvocationStatus> {
     STATUSES.get(status as usize).copied()
 }
 
-const OPERATED: [Operated; 6] = [
+const OPERATED: [Operated; 7] = [
     Operated::Done,
     Operated::Appended,
     Operated::NotFound,
     Operated::AlreadyCompleted,
     Operated::NotCompleted,
     Operated::WrongState,
+    Operated::CannotMove,
 ];
 
 fn operated_to_wire(operated: Operated) -> u32 {

@@ -101,6 +101,8 @@ pub enum Reply {
     Invoked(Invoked),
     /// To an `Operate`.
     Operated(Operated),
+    /// To a `RestartAsNew`.
+    Restarted(Restarted),
 }
 
 /// What became of an `Invoke`.
@@ -138,4 +140,25 @@ pub enum Operated {
     NotCompleted,
     /// It is in a state in which this cannot be done.
     WrongState,
+    /// It runs, or is bound to no deployment yet: it cannot be given another one.
+    CannotMove,
+}
+
+/// What became of a `RestartAsNew`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restarted {
+    /// The new invocation is there.
+    Done,
+    /// No such invocation.
+    NotFound,
+    /// It has not ended yet.
+    StillRunning,
+    /// It has not even begun.
+    NotStarted,
+    /// Its journal is no longer there.
+    NoInput,
+    /// Workflows cannot be restarted, nor can the journal of one that is bound to no deployment be copied.
+    Unsupported,
+    /// Commands of the prefix have no completion, or the journal is not that long.
+    Incomplete,
 }

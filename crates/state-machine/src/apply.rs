@@ -136,7 +136,8 @@ impl Transaction<'_> {
     fn command(&mut self, command: proto::Command) -> Result<Reply, StoreError> {
         match command.kind {
             Some(Kind::Invoke(invoke)) => return self.invoke(invoke),
-            Some(Kind::Operate(operate)) => return self.operate(&operate),
+            Some(Kind::Operate(operate)) => return self.operate(operate),
+            Some(Kind::RestartAsNew(restart)) => return self.restart_as_new(&restart),
             Some(Kind::AttemptEffects(effects)) => self.attempt_effects(effects)?,
             Some(Kind::FireTimer(fire)) => self.fire_timer(&fire.key)?,
             Some(Kind::Signal(signal)) => self.signal(signal)?,
@@ -145,6 +146,8 @@ impl Transaction<'_> {
             Some(Kind::Pause(pause)) => self.pause_by(pause)?,
             Some(Kind::Fail(fail)) => self.fail_by(fail)?,
             Some(Kind::Purge(purge)) => self.purge_expired(&purge)?,
+            Some(Kind::MutateState(mutation)) => self.mutate_state(mutation)?,
+            Some(Kind::RecordEvent(record)) => self.record_event(record)?,
             // The announcement marks the place in the log; it changes no row.
             Some(Kind::AnnounceLeader(_)) | None => {}
         }
@@ -194,7 +197,7 @@ impl Transaction<'_> {
             Some(Kind::Signal(signal)) => self.signal(signal),
             Some(Kind::Response(response)) => self.response(response),
             Some(Kind::Attach(attach)) => self.attach(attach),
-            Some(Kind::Operate(operate)) => self.operate(&operate).map(drop),
+            Some(Kind::Operate(operate)) => self.operate(operate).map(drop),
             None => Ok(()),
         }
     }

@@ -165,7 +165,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// A signal for an invocation; one that is unknown or has ended takes no notice.
+    /// A signal for an invocation; one that is unknown or has ended takes no notice. One request makes one entry,
+    /// even if its answer was lost with a leader and it came again.
     pub(crate) fn signal(&mut self, signal: proto::Signal) -> Result<(), StoreError> {
         use proto::signal::Signal;
         let Some(id) = InvocationId::from_bytes(&signal.id) else {
@@ -182,7 +183,9 @@ impl Transaction<'_> {
         let Some(mut invocation) = self.load(&id)? else {
             return Ok(());
         };
-        if invocation.status() == Status::Completed {
+        if invocation.status() == Status::Completed
+            || !is_new_request(&mut invocation, signal.request_id)
+        {
             return Ok(());
         }
         let notification =
@@ -226,12 +229,13 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Forgets the journal's rows; the caller saves the invocation.
+    /// Forgets the journal's rows and the events beside it; the caller saves the invocation.
     pub(crate) fn delete_journal(&mut self, id: &InvocationId, invocation: &mut Invocation) {
         for index in 0..invocation.journal_length {
             self.store.delete(keys::journal(id, index));
         }
         invocation.journal_length = 0;
+        self.delete_events(id, invocation);
     }
 
     /// Ids of all callees in the journal, in order.
@@ -253,4 +257,24 @@ impl Transaction<'_> {
         })?;
         Ok(callees)
     }
+}
+
+/// Requests of signals from outside that an invocation remembers. A front door repeats a request until it is
+/// answered, so what has to be recognised came moments ago.
+const RECENT_REQUESTS_MAX: usize = 8;
+
+/// Whether the request is not one of the last; remembers it. Signals of other invocations have no request: they
+/// come once.
+fn is_new_request(invocation: &mut Invocation, request: Bytes) -> bool {
+    if request.is_empty() {
+        return true;
+    }
+    if invocation.recent_requests.contains(&request) {
+        return false;
+    }
+    if invocation.recent_requests.len() >= RECENT_REQUESTS_MAX {
+        invocation.recent_requests.remove(0);
+    }
+    invocation.recent_requests.push(request);
+    true
 }

@@ -58,6 +58,7 @@ impl Transaction<'_> {
                         self.start(&id, &mut invocation);
                     } else {
                         self.stop(&id, &mut invocation, Status::Suspended);
+                        self.note_suspension(&id, &mut invocation, &awaiting)?;
                         invocation.awaiting = awaiting;
                     }
                     break;
@@ -334,6 +335,7 @@ impl Transaction<'_> {
             journal_retention_ms: callee.journal_retention_ms,
             sink: Some(sink(id, invocation, call.completion, SinkKind::Call)),
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
+            invoked_by_target: invocation.target.clone().map(Box::new),
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
@@ -373,6 +375,7 @@ impl Transaction<'_> {
             journal_retention_ms: callee.journal_retention_ms,
             sink: None,
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
+            invoked_by_target: invocation.target.clone().map(Box::new),
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));

@@ -20,7 +20,8 @@ pub enum Table {
     State = 4,
     /// `key service` → id(24) of the invocation that holds the object.
     Lock = 5,
-    /// `key service lsn(8) index(4)` → id(24): who waits for the object.
+    /// `key service lsn(8) index(4)` → id(24): who waits for the object; or 24 zeros and a `MutateState` that
+    /// waits there.
     Inbox = 6,
     /// `key service name` → `Promise`.
     Promise = 7,
@@ -113,6 +114,18 @@ pub fn journal(id: &InvocationId, index: u32) -> Bytes {
     let mut key = with_id(Table::Journal, id, 4);
     key.put_u32(index);
     key.freeze()
+}
+
+/// Key of [`Table::Event`].
+pub fn event(id: &InvocationId, number: u32) -> Bytes {
+    let mut key = with_id(Table::Event, id, 4);
+    key.put_u32(number);
+    key.freeze()
+}
+
+/// Prefix of an invocation's rows in [`Table::Event`].
+pub fn events_of(id: &InvocationId) -> Bytes {
+    with_id(Table::Event, id, 0).freeze()
 }
 
 /// Key of [`Table::Invoked`].

@@ -1,7 +1,5 @@
 //! How an invocation comes to be, waits for its key or its time, starts and ends.
 
-use std::ops::ControlFlow;
-
 use abide_service_protocol::MessageType;
 use abide_types::{HandlerKind, InvocationId, InvocationTarget, Timestamp};
 use bytes::Bytes;
@@ -28,6 +26,15 @@ impl Transaction<'_> {
         decode_row("decode invocation", id, value).map(Some)
     }
 
+    /// As [`Self::load`], without those that are only kept to recognise repetitions.
+    pub(crate) fn load_remembered(
+        &self,
+        id: &InvocationId,
+    ) -> Result<Option<Invocation>, StoreError> {
+        let row = self.load(id)?;
+        Ok(row.filter(|invocation| !is_forgotten(invocation, self.at)))
+    }
+
     pub(crate) fn save(&mut self, id: &InvocationId, invocation: &mut Invocation) {
         invocation.modified_at = self.at.0;
         self.store
@@ -41,7 +48,10 @@ impl Transaction<'_> {
             return Ok(Reply::None);
         };
         if let Some(existing) = self.load(&id)? {
-            return self.join(&id, existing, invoke);
+            if !is_forgotten(&existing, self.at) || is_same_request(&existing, &invoke) {
+                return self.join(&id, existing, invoke);
+            }
+            self.forget(&id, existing)?;
         }
         let (incarnation, _) = self.unique();
         let mut invocation = Invocation {
@@ -56,6 +66,7 @@ impl Transaction<'_> {
             journal_retention_ms: invoke.journal_retention_ms,
             random_seed: random_seed(&id),
             request_id: invoke.request_id,
+            invoked_by_target: invoke.invoked_by_target,
             ..Default::default()
         };
         self.append(
@@ -69,6 +80,7 @@ impl Transaction<'_> {
         if invoke.execute_at > self.at.0 {
             execute_at = Some(Timestamp(invoke.execute_at));
             invocation.set_status(Status::Scheduled);
+            invocation.scheduled_at = self.at.0;
             self.arm_timer(
                 TimerKey {
                     due: Timestamp(invoke.execute_at),
@@ -95,8 +107,7 @@ impl Transaction<'_> {
         mut existing: Invocation,
         invoke: proto::Invoke,
     ) -> Result<Reply, StoreError> {
-        let same_request =
-            !invoke.request_id.is_empty() && invoke.request_id == existing.request_id;
+        let same_request = is_same_request(&existing, &invoke);
         let completed = existing.status() == Status::Completed;
         if let Some(sink) = invoke.sink {
             let is_run = invoke
@@ -148,6 +159,9 @@ impl Transaction<'_> {
         );
         invocation.inbox = Some(proto::OutboxPosition { lsn: lsn.0, index });
         invocation.set_status(Status::Inboxed);
+        if invocation.inboxed_at == 0 {
+            invocation.inboxed_at = self.at.0;
+        }
         Ok(())
     }
 
@@ -156,6 +170,10 @@ impl Transaction<'_> {
         invocation.set_status(Status::Invoked);
         invocation.awaiting = Bytes::new();
         invocation.paused_by = None;
+        invocation.last_failure = None;
+        if invocation.running_at == 0 {
+            invocation.running_at = self.at.0;
+        }
         self.store.put(keys::invoked(id), Bytes::new());
         self.actions.push(Action::Start {
             id: *id,
@@ -188,7 +206,7 @@ impl Transaction<'_> {
             Status::Inboxed => self.leave_inbox(&mut invocation),
             Status::Suspended | Status::Paused | Status::Completed => {}
         }
-        self.release_key(id, &invocation)?;
+        self.release_key(id, &mut invocation)?;
         self.actions.push(Action::Completed {
             id: *id,
             target: InvocationTarget::from(
@@ -204,6 +222,8 @@ impl Transaction<'_> {
         }
         invocation.set_status(Status::Completed);
         invocation.awaiting = Bytes::new();
+        invocation.last_failure = None;
+        invocation.paused_by = None;
         invocation.completed_at = self.at.0;
         invocation.outcome = Some(outcome);
         self.save(id, &mut invocation);
@@ -239,8 +259,14 @@ impl Transaction<'_> {
     fn release_key(
         &mut self,
         id: &InvocationId,
-        invocation: &Invocation,
+        invocation: &mut Invocation,
     ) -> Result<(), StoreError> {
+        if std::mem::take(&mut invocation.mutations_wait)
+            && let Some(target) = &invocation.target
+        {
+            let key = target.key.as_deref().unwrap_or_default();
+            return self.next_in_inbox(&target.service, key).map(drop);
+        }
         let Some((service, key)) = exclusive_object(invocation) else {
             return Ok(());
         };
@@ -249,22 +275,12 @@ impl Transaction<'_> {
         if holder.as_deref() != Some(&id.to_bytes()[..]) {
             return Ok(());
         }
-        let prefix = keys::inbox_of(&service, &key);
-        let mut first = None;
-        self.store
-            .scan(&prefix, &keys::prefix_end(&prefix), &mut |key, value| {
-                first = Some((Bytes::copy_from_slice(key), value.clone()));
-                ControlFlow::Break(())
-            })?;
-        let Some((place, next)) = first else {
+        let Some(next_id) = self.next_in_inbox(&service, &key)? else {
             self.store.delete(lock);
             return Ok(());
         };
-        self.store.delete(place);
-        self.store.put(lock, next.clone());
-        let Some(next_id) = InvocationId::from_bytes(&next) else {
-            return Ok(());
-        };
+        self.store
+            .put(lock, Bytes::copy_from_slice(&next_id.to_bytes()));
         if let Some(mut next) = self.load(&next_id)? {
             next.inbox = None;
             self.start(&next_id, &mut next);
@@ -291,7 +307,7 @@ impl Transaction<'_> {
         let (Some(id), Some(sink)) = (InvocationId::from_bytes(&attach.id), attach.sink) else {
             return Ok(());
         };
-        match self.load(&id)? {
+        match self.load_remembered(&id)? {
             None => self.respond(sink, Some(proto::Outcome::failed(404, "not found"))),
             Some(invocation) if invocation.status() == Status::Completed => {
                 self.respond(sink, invocation.outcome);
@@ -354,6 +370,20 @@ pub fn expires_at(invocation: &Invocation) -> Timestamp {
     )
 }
 
+/// Whether a completed invocation's retention has passed. Its row stays for a while, but only for repetitions of
+/// the request that made it: to everybody else it is gone.
+pub fn is_forgotten(invocation: &Invocation, at: Timestamp) -> bool {
+    invocation.status() == Status::Completed
+        && invocation
+            .completed_at
+            .saturating_add(invocation.completion_retention_ms)
+            <= at.0
+}
+
+fn is_same_request(existing: &Invocation, invoke: &proto::Invoke) -> bool {
+    !invoke.request_id.is_empty() && invoke.request_id == existing.request_id
+}
+
 /// Service and key that the invocation has for itself while it runs.
 fn exclusive_object(invocation: &Invocation) -> Option<(String, String)> {
     let target = invocation.target.as_ref()?;
@@ -368,7 +398,7 @@ fn exclusive_object(invocation: &Invocation) -> Option<(String, String)> {
 
 /// The same in every attempt and on every replica, different between invocations. Never 0, which older SDKs read as
 /// absent.
-fn random_seed(id: &InvocationId) -> u64 {
+pub(crate) fn random_seed(id: &InvocationId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = id.uuid();
     let seed = u64::from_be_bytes([h, g, f, e, d, c, b, a]) ^ id.partition_key().0.rotate_left(17);
     seed.max(1)

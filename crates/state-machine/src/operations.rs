@@ -14,15 +14,15 @@ use crate::proto::{self, Invocation, Operation, Status};
 use crate::store::StoreError;
 
 impl Transaction<'_> {
-    pub(crate) fn operate(&mut self, operate: &proto::Operate) -> Result<Reply, StoreError> {
+    pub(crate) fn operate(&mut self, operate: proto::Operate) -> Result<Reply, StoreError> {
         let Some(id) = InvocationId::from_bytes(&operate.id) else {
             return Ok(Reply::Operated(Operated::NotFound));
         };
         let operated = match operate.operation() {
             Operation::Cancel => self.cancel(&id)?,
             Operation::Kill => self.kill(&id)?,
-            Operation::Resume => self.resume(&id)?,
-            Operation::Pause => self.pause(&id)?,
+            Operation::Resume => self.resume(&id, operate.deployment)?,
+            Operation::Pause => self.pause(&id, operate.last_failure)?,
             Operation::Purge => self.purge(&id, false)?,
             Operation::PurgeJournal => self.purge(&id, true)?,
         };
@@ -31,12 +31,13 @@ impl Transaction<'_> {
 
     /// Tells the handler to stop; one that has not started ends here and now (service protocol reference, 5.11).
     pub(crate) fn cancel(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
-        let Some(mut invocation) = self.load(id)? else {
+        let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
         match invocation.status() {
             Status::Completed => Ok(Operated::AlreadyCompleted),
             Status::Scheduled | Status::Inboxed => {
+                never_began(&mut invocation);
                 self.complete(id, invocation, proto::Outcome::failed(409, "canceled"))?;
                 Ok(Operated::Done)
             }
@@ -50,11 +51,13 @@ impl Transaction<'_> {
 
     /// Ends the invocation without asking its handler, and its callees likewise.
     fn kill(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
-        let Some(invocation) = self.load(id)? else {
+        let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
-        if invocation.status() == Status::Completed {
-            return Ok(Operated::AlreadyCompleted);
+        match invocation.status() {
+            Status::Completed => return Ok(Operated::AlreadyCompleted),
+            Status::Scheduled | Status::Inboxed => never_began(&mut invocation),
+            Status::Invoked | Status::Suspended | Status::Paused => {}
         }
         for callee in self.callees(id, &invocation)? {
             self.send(
@@ -70,15 +73,25 @@ impl Transaction<'_> {
         Ok(Operated::Done)
     }
 
-    fn resume(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
-        let Some(mut invocation) = self.load(id)? else {
+    /// Lets the invocation run again; `elsewhere` binds it to another deployment, or to none yet if it is not
+    /// bound.
+    fn resume(
+        &mut self,
+        id: &InvocationId,
+        elsewhere: Option<Box<proto::Pinned>>,
+    ) -> Result<Operated, StoreError> {
+        let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
         match invocation.status() {
             Status::Completed => return Ok(Operated::AlreadyCompleted),
             Status::Scheduled | Status::Inboxed => return Ok(Operated::WrongState),
+            Status::Invoked if elsewhere.is_some() => return Ok(Operated::CannotMove),
             Status::Invoked => self.actions.push(Action::RetryNow { id: *id }),
             Status::Suspended | Status::Paused => {
+                if let Some(elsewhere) = elsewhere.filter(|pinned| !pinned.deployment.is_empty()) {
+                    invocation.pinned = Some(*elsewhere);
+                }
                 self.start(id, &mut invocation);
                 self.save(id, &mut invocation);
             }
@@ -86,8 +99,12 @@ impl Transaction<'_> {
         Ok(Operated::Done)
     }
 
-    fn pause(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
-        let Some(mut invocation) = self.load(id)? else {
+    fn pause(
+        &mut self,
+        id: &InvocationId,
+        last_failure: Option<Box<proto::AttemptFailure>>,
+    ) -> Result<Operated, StoreError> {
+        let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
         match invocation.status() {
@@ -97,6 +114,7 @@ impl Transaction<'_> {
             Status::Invoked | Status::Suspended => {
                 self.stop(id, &mut invocation, Status::Paused);
                 invocation.awaiting = Bytes::new();
+                self.note_pause(id, &mut invocation, last_failure.map(|failure| *failure))?;
                 self.save(id, &mut invocation);
                 Ok(Operated::Appended)
             }
@@ -107,10 +125,26 @@ impl Transaction<'_> {
     pub(crate) fn pause_by(&mut self, pause: proto::Pause) -> Result<(), StoreError> {
         if let Some((id, mut invocation)) = self.invoked(&pause.id, pause.incarnation)? {
             self.stop(&id, &mut invocation, Status::Paused);
-            invocation.paused_by = pause.failure;
+            let failure = pause.last_failure.unwrap_or(proto::AttemptFailure {
+                failure: pause.failure,
+                ..Default::default()
+            });
+            self.note_pause(&id, &mut invocation, Some(failure))?;
             self.save(&id, &mut invocation);
         }
         Ok(())
+    }
+
+    /// Keeps why the invocation is paused, for as long as it is and among its events.
+    fn note_pause(
+        &mut self,
+        id: &InvocationId,
+        invocation: &mut Invocation,
+        failure: Option<proto::AttemptFailure>,
+    ) -> Result<(), StoreError> {
+        invocation.last_failure = failure.clone().map(Box::new);
+        let event = proto::journal_event::Kind::Paused(failure.unwrap_or_default());
+        self.append_event(id, invocation, event)
     }
 
     /// The leader's verdict that the failure is final.
@@ -143,20 +177,30 @@ impl Transaction<'_> {
     }
 
     fn purge(&mut self, id: &InvocationId, journal_only: bool) -> Result<Operated, StoreError> {
-        let Some(mut invocation) = self.load(id)? else {
+        let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
         if invocation.status() != Status::Completed {
             return Ok(Operated::NotCompleted);
         }
-        self.delete_journal(id, &mut invocation);
         if journal_only {
+            self.delete_journal(id, &mut invocation);
             self.save(id, &mut invocation);
-            return Ok(Operated::Done);
+        } else {
+            self.forget(id, invocation)?;
         }
-        self.store.delete(keys::invocation(id));
-        self.forget_workflow(&invocation)?;
         Ok(Operated::Done)
+    }
+
+    /// Leaves nothing of a completed invocation.
+    pub(crate) fn forget(
+        &mut self,
+        id: &InvocationId,
+        mut invocation: Invocation,
+    ) -> Result<(), StoreError> {
+        self.delete_journal(id, &mut invocation);
+        self.store.delete(keys::invocation(id));
+        self.forget_workflow(&invocation)
     }
 
     /// State and promises of a workflow live as long as its run is remembered.
@@ -191,7 +235,7 @@ impl Transaction<'_> {
             let Some(id) = InvocationId::from_bytes(&expired.id) else {
                 continue;
             };
-            let Some(invocation) = self.load(&id)? else {
+            let Some(mut invocation) = self.load(&id)? else {
                 continue;
             };
             let due = if expired.journal_only {
@@ -199,15 +243,27 @@ impl Transaction<'_> {
             } else {
                 expires_at(&invocation)
             };
-            if invocation.incarnation == expired.incarnation
-                && invocation.status() == Status::Completed
-                && due <= self.at
+            if invocation.incarnation != expired.incarnation
+                || invocation.status() != Status::Completed
+                || self.at < due
             {
-                self.purge(&id, expired.journal_only)?;
+                continue;
+            }
+            if expired.journal_only {
+                self.delete_journal(&id, &mut invocation);
+                self.save(&id, &mut invocation);
+            } else {
+                self.forget(&id, invocation)?;
             }
         }
         Ok(())
     }
+}
+
+/// One that ends before it began leaves nothing behind for anybody to see.
+fn never_began(invocation: &mut Invocation) {
+    invocation.completion_retention_ms = 0;
+    invocation.journal_retention_ms = 0;
 }
 
 /// When the journal of a completed invocation may be forgotten.

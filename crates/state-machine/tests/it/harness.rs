@@ -130,6 +130,24 @@ pub mod effect {
         command(MessageType::GetLazyState, &message)
     }
 
+    pub fn run(name: &str, completion: u32) -> state::AttemptEffect {
+        let message = wire::RunCommand {
+            result_completion_id: completion,
+            name: name.to_owned(),
+        };
+        command(MessageType::Run, &message)
+    }
+
+    pub fn pin(protocol: u32) -> state::AttemptEffect {
+        state::AttemptEffect {
+            kind: Some(attempt_effect::Kind::Pinned(state::Pinned {
+                deployment: Bytes::from_static(&[7; 16]),
+                protocol,
+            })),
+            ..Default::default()
+        }
+    }
+
     pub fn sleep(until: u64, completion: u32) -> state::AttemptEffect {
         let message = wire::SleepCommand {
             wake_up_time: until,
@@ -449,6 +467,78 @@ impl World {
             effects,
         });
         self.apply(self.partition(id), command);
+    }
+
+    /// Applies a command about an invocation where that is.
+    pub fn command(&mut self, id: &InvocationId, kind: Kind) -> Reply {
+        self.apply(self.partition(id), kind)
+    }
+
+    /// The stored row of an invocation.
+    pub fn invocation(&self, id: &InvocationId) -> Option<state::Invocation> {
+        let store = &self.stores[usize::from(self.partition(id).0)];
+        let row = store.get(&keys::invocation(id)).expect("a map answers")?;
+        Some(state::Invocation::decode(row).expect("rows decode"))
+    }
+
+    /// The types of an invocation's entries.
+    pub fn journal(&self, id: &InvocationId) -> Vec<&'static str> {
+        let store = &self.stores[usize::from(self.partition(id).0)];
+        let length = self.invocation(id).map_or(0, |row| row.journal_length);
+        let entries = abide_state_machine::read_journal(store, id, length).expect("a map answers");
+        let name = |entry: RawEntry| MessageType::from_code(entry.ty).map_or("?", |ty| ty.name());
+        entries.into_iter().map(name).collect()
+    }
+
+    /// The events of an invocation, one a line.
+    pub fn events(&self, id: &InvocationId) -> String {
+        use state::journal_event::Kind;
+        let store = &self.stores[usize::from(self.partition(id).0)];
+        let prefix = keys::events_of(id);
+        let mut lines = String::new();
+        let show = |failure: &state::AttemptFailure| {
+            let failure_text = failure.failure.as_ref().map_or_else(
+                || "no failure".to_owned(),
+                |failure| format!("[{}] {}", failure.code, failure.message),
+            );
+            format!("{failure_text} {}", failure.documented_code)
+        };
+        for (_, row) in store.0.range(prefix.clone()..keys::prefix_end(&prefix)) {
+            let event = state::JournalEvent::decode(row.clone()).expect("rows decode");
+            let text = match event.kind {
+                Some(Kind::TransientError(failure)) => format!("failed {}", show(&failure)),
+                Some(Kind::Paused(failure)) => format!("paused {}", show(&failure)),
+                Some(Kind::Suspended(_)) => "suspended".to_owned(),
+                None => "nothing".to_owned(),
+            };
+            writeln!(lines, "#{} {}", event.after_index, text.trim_end())
+                .expect("a string takes everything");
+        }
+        lines
+    }
+
+    /// The state of a key.
+    pub fn state(&self, service: &str, key: &str) -> Vec<(String, String)> {
+        let prefix = keys::state_of(service, key);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let rows = self.stores.iter().flat_map(|store| {
+            store
+                .0
+                .range(prefix.clone()..keys::prefix_end(&prefix))
+                .map(|(key, value)| (text(&key[prefix.len()..]), text(value)))
+        });
+        rows.collect()
+    }
+
+    pub fn incarnation(&self, id: &InvocationId) -> u64 {
+        self.incarnations.get(id).copied().unwrap_or(0)
+    }
+
+    /// An id of the same partition key for a restart.
+    pub fn id_beside(&mut self, id: &InvocationId, number: u8) -> InvocationId {
+        let beside = InvocationId::new(id.partition_key(), [number; 16]);
+        self.name(&beside);
+        beside
     }
 
     pub fn operate(&mut self, id: &InvocationId, operation: state::Operation) -> Reply {

@@ -9,5 +9,10 @@
 )]
 
 mod apply;
+mod events;
 mod harness;
+mod mutations;
 mod random;
+mod restart;
+mod retention;
+mod signals;
