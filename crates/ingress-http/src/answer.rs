@@ -154,7 +154,7 @@ pub(crate) fn accepted(
         invocation_id: &id.to_string(),
         execution_time: accepted
             .execute_at
-            .or(execute_at)
+            .or(execute_at.filter(|_| accepted.new))
             .map(|at| format!("{:.9}", civil(at))),
         status: if accepted.new {
             "Accepted"

@@ -5,7 +5,7 @@ use std::str::Utf8Error;
 use abide_processor::api::RouteError;
 use abide_schema::duration::DurationError;
 use abide_schema::{InputError, ResolveError};
-use abide_types::{DeploymentId, IdError};
+use abide_types::{DeploymentId, IdError, LimitKeyError, NameError};
 use http::StatusCode;
 use http::header::ToStrError;
 
@@ -44,6 +44,18 @@ pub(crate) enum IngressError {
         "bad path, expected /restate/call/:service/:handler, /restate/send/:service/:handler, /restate/scope/:scope/call/:service/:handler, /restate/attach/:invocation_id, /restate/output/:invocation_id, or /restate/lookup"
     )]
     ExpectedNewPath,
+    #[error(
+        "bad path, expected either /restate/invocation/:invocation_id/output or /restate/invocation/:invocation_id/attach or /restate/invocation/:invocation_target/:idempotency_key/output or /restate/invocation/:invocation_target/:idempotency_key/attach"
+    )]
+    ExpectedInvocationPath,
+    #[error(
+        "bad path, expected either /restate/workflow/:workflow_name/:workflow_key/output or /restate/workflow/:workflow_name/:workflow_key/attach"
+    )]
+    ExpectedWorkflowPath,
+    #[error(
+        "bad path, expected either /restate/awakeables/:id/resolve or /restate/awakeables/:id/reject"
+    )]
+    ExpectedAwakeablePath,
     #[error("bad path, cannot decode key: {0}")]
     BadKey(Utf8Error),
     #[error("not found")]
@@ -63,12 +75,12 @@ pub(crate) enum IngressError {
         "cannot use the idempotency key with workflow handlers. The handler invocation will already be idempotent by the workflow key itself."
     )]
     IdempotencyKeyOnWorkflow,
-    #[error("scoped invocations require vqueues to be enabled")]
-    ScopesOff,
-    #[error("bad scope value: value {0}")]
+    #[error("scope is not supported for Virtual Object targets")]
+    ScopedObject,
+    #[error("bad scope value: {0}")]
     BadScope(NameError),
     #[error("invalid limit-key: {0}")]
-    BadLimitKey(NameError),
+    BadLimitKey(LimitKeyError),
     #[error("limit-key requires a scope to be set")]
     LimitKeyWithoutScope,
     #[error("method not allowed")]
@@ -89,10 +101,15 @@ pub(crate) enum IngressError {
     BadAwakeableId { id: String, source: IdError },
     #[error("cannot read body: LengthLimitError")]
     BodyTooLong,
+    #[error("cannot read body: nothing more of it came in time")]
+    BodyStalled,
     #[error("cannot read body: {0}")]
     BodyBroken(hyper::Error),
-    #[error("cannot read body: {0}")]
-    BadJson(serde_json::Error),
+    #[error("cannot read body: invalid {what} body: {source}")]
+    BadJson {
+        what: &'static str,
+        source: serde_json::Error,
+    },
     #[error("too many requests, the ingress is overloaded. Retry later.")]
     TooManyRequests,
     #[error("the invocation exists but has not completed yet")]
@@ -106,19 +123,6 @@ pub(crate) enum IngressError {
     },
 }
 
-/// Why a scope or a level of a limit key is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NameError {
-    #[error("is empty")]
-    Empty,
-    #[error("is longer than 36 bytes")]
-    TooLong,
-    #[error("contains characters outside the allowed set [a-zA-Z0-9_.-]")]
-    Characters,
-    #[error("has more than two levels")]
-    Levels,
-}
-
 /// The status of an invocation that has not ended. No registered name.
 const NOT_READY: u16 = 470;
 
@@ -129,11 +133,14 @@ impl IngressError {
             Self::BadPath(_)
             | Self::ExpectedOldPath
             | Self::ExpectedNewPath
+            | Self::ExpectedInvocationPath
+            | Self::ExpectedWorkflowPath
+            | Self::ExpectedAwakeablePath
             | Self::BadKey(_)
             | Self::NotPublic
             | Self::Deprecated { .. }
             | Self::IdempotencyKeyOnWorkflow
-            | Self::ScopesOff
+            | Self::ScopedObject
             | Self::BadScope(_)
             | Self::BadLimitKey(_)
             | Self::LimitKeyWithoutScope
@@ -144,9 +151,10 @@ impl IngressError {
             | Self::BadInvocationId { .. }
             | Self::BadAwakeableId { .. }
             // The peer answers 500 here; a client that retries server errors would send it again for nothing.
-            | Self::BadJson(_) => StatusCode::BAD_REQUEST,
+            | Self::BadJson { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::Resolve(_) | Self::InvocationNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::NotReady => StatusCode::from_u16(NOT_READY).expect("470 is in range"),

@@ -139,11 +139,11 @@ impl<P: Partitions> Door<P> {
             Step::GetByBody(want) => {
                 drop(schema);
                 let body = body::read(body, self.options.request_bytes_max).await?;
-                self.get(want, plan::named_by_body(&body)?).await
+                self.get(want, plan::named_by_body("request", &body)?).await
             }
             Step::LookUp => {
                 let body = body::read(body, self.options.request_bytes_max).await?;
-                let id = plan::named_by_body(&body)?;
+                let id = plan::named_by_body("lookup", &body)?;
                 Ok(Carried::completed(answer::looked_up(&id)))
             }
             Step::Awakeable { id, resolve } => {
@@ -197,10 +197,13 @@ impl<P: Partitions> Door<P> {
 
     async fn complete(
         &self,
-        id: AwakeableId,
+        id: Option<AwakeableId>,
         resolve: bool,
         body: Bytes,
     ) -> Result<Carried, IngressError> {
+        let Some(id) = id else {
+            return Ok(Carried::completed(answer::completed()));
+        };
         let outcome = if resolve {
             Outcome::Value(body)
         } else {

@@ -17,6 +17,7 @@ mod metrics;
 mod options;
 mod partitions;
 mod path;
+mod patience;
 mod plan;
 mod query;
 mod serve;

@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 
 use abide_schema::{Schema, ServiceView};
-use abide_types::{AwakeableId, HandlerKind, InvocationId, InvocationTarget, ServiceKind};
+use abide_types::{
+    AwakeableId, HandlerKind, InvocationId, InvocationTarget, LegacyAwakeableId, ServiceKind,
+};
 
 use crate::error::IngressError;
 use crate::query::percent_decode;
@@ -40,20 +42,44 @@ pub(crate) enum Route<'a> {
         scope: Option<String>,
     },
     /// An invocation that the path names.
-    Get { want: Want, id: InvocationId },
+    Get { want: Want, id: Named<'a> },
     /// An invocation that the body names.
     GetByBody(Want),
     /// The id of an invocation that the body names.
     LookUp,
     /// Completes an awakeable.
-    Awakeable { id: AwakeableId, resolve: bool },
+    Awakeable { id: &'a str, resolve: bool },
     /// Readiness, and the services.
     Health,
 }
 
+/// How a path names an invocation.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Named<'a> {
+    /// By its id, which is read once the method is known to be right.
+    Id(&'a str),
+    /// By what it is.
+    Target(InvocationId),
+}
+
+impl Named<'_> {
+    /// The id.
+    pub(crate) fn id(&self) -> Result<InvocationId, IngressError> {
+        match self {
+            Self::Id(text) => invocation_id(text),
+            Self::Target(id) => Ok(*id),
+        }
+    }
+}
+
+/// The path without the slashes around it, as everything here reads it and handlers see it.
+pub(crate) fn trimmed(path: &str) -> &str {
+    path.trim_matches('/')
+}
+
 /// Reads a path.
 pub(crate) fn route<'a>(path: &'a str, schema: &'a Schema) -> Result<Route<'a>, IngressError> {
-    let path = path.trim_matches('/');
+    let path = trimmed(path);
     // The slash in front is gone, but counts.
     let slashes = 1 + path.bytes().filter(|byte| *byte == b'/').count();
     if !SLASHES.contains(&slashes) {
@@ -102,9 +128,9 @@ fn restate<'a>(mut segments: Segments<'a>, schema: &'a Schema) -> Result<Route<'
         "lookup" if segments.next().is_none() => Ok(Route::LookUp),
         "lookup" => Err(IngressError::ExpectedNewPath),
         "invocation" => invocation(segments, schema),
-        "workflow" => workflow(segments, schema),
+        "workflow" => workflow(segments),
         "awakeables" | "a" => awakeable(segments),
-        "health" if segments.next().is_none() => Ok(Route::Health),
+        "health" => Ok(Route::Health),
         _ => Err(IngressError::NotFound),
     }
 }
@@ -144,10 +170,11 @@ fn callee<'a>(
             Some(decode(key)?.into_owned())
         }
     };
-    match segments.next() {
-        Some(handler) if !handler.is_empty() => Ok((key, handler)),
-        _ => Err(otherwise),
-    }
+    // An empty name is a handler that does not exist.
+    segments
+        .next()
+        .map(|handler| (key, handler))
+        .ok_or(otherwise)
 }
 
 fn get<'a>(want: Want, mut segments: Segments<'a>) -> Result<Route<'a>, IngressError> {
@@ -155,60 +182,76 @@ fn get<'a>(want: Want, mut segments: Segments<'a>) -> Result<Route<'a>, IngressE
         (None, _) => Ok(Route::GetByBody(want)),
         (Some(id), None) => Ok(Route::Get {
             want,
-            id: invocation_id(id)?,
+            id: Named::Id(id),
         }),
         _ => Err(IngressError::ExpectedNewPath),
     }
 }
 
-fn want(segment: Option<&str>) -> Result<Want, IngressError> {
+fn want(segment: Option<&str>, otherwise: IngressError) -> Result<Want, IngressError> {
     match segment {
         Some("attach") => Ok(Want::Attach),
         Some("output") => Ok(Want::Output),
-        _ => Err(IngressError::NotFound),
+        Some(_) => Err(IngressError::NotFound),
+        None => Err(otherwise),
     }
 }
 
-/// The older forms: by id, or by service and idempotency key. Segments behind the verb do not count.
+/// The older forms: by id, or by service and idempotency key, told apart by how much follows. What is behind the verb
+/// of the latter does not count.
 fn invocation<'a>(
     mut segments: Segments<'a>,
     schema: &'a Schema,
 ) -> Result<Route<'a>, IngressError> {
-    let first = segments.next().ok_or(IngressError::NotFound)?;
-    if first.starts_with("inv_") || segments.clone().count() <= 1 {
-        let id = invocation_id(first)?;
-        let want = want(segments.next())?;
+    let otherwise = || IngressError::ExpectedInvocationPath;
+    let first = segments.next().ok_or_else(otherwise)?;
+    if segments.clone().count() <= 1 {
+        let want = want(segments.next(), otherwise())?;
+        let id = Named::Id(first);
         return Ok(Route::Get { want, id });
     }
     let service = schema.service(first)?;
-    let (key, handler) = callee(service, &mut segments, IngressError::NotFound)?;
-    let idempotency_key = segments.next().ok_or(IngressError::NotFound)?;
-    let want = want(segments.next())?;
-    let id = idempotent_id(&service.name, key, handler, idempotency_key);
+    let (key, handler) = callee(service, &mut segments, otherwise())?;
+    let idempotency_key = segments.next().ok_or_else(otherwise)?;
+    let want = want(segments.next(), otherwise())?;
+    let id = idempotent_id(None, &service.name, key, handler, idempotency_key);
+    let id = Named::Target(id);
     Ok(Route::Get { want, id })
 }
 
-fn workflow<'a>(mut segments: Segments<'a>, schema: &'a Schema) -> Result<Route<'a>, IngressError> {
-    let name = segments.next().ok_or(IngressError::NotFound)?;
-    let key = segments.next().ok_or(IngressError::NotFound)?;
-    let want = want(segments.next())?;
-    let service = schema.service(name)?;
-    let id = workflow_id(&service.name, decode(key)?.into_owned());
+/// The workflow need not be registered, nor be one.
+fn workflow(mut segments: Segments<'_>) -> Result<Route<'_>, IngressError> {
+    let otherwise = || IngressError::ExpectedWorkflowPath;
+    let name = segments.next().ok_or_else(otherwise)?;
+    let key = segments.next().ok_or_else(otherwise)?;
+    let want = want(segments.next(), otherwise())?;
+    let id = Named::Target(workflow_id(None, name, decode(key)?.into_owned()));
     Ok(Route::Get { want, id })
 }
 
-fn awakeable<'a>(mut segments: Segments<'a>) -> Result<Route<'a>, IngressError> {
-    let id = segments.next().ok_or(IngressError::NotFound)?;
+fn awakeable(mut segments: Segments<'_>) -> Result<Route<'_>, IngressError> {
+    let otherwise = || IngressError::ExpectedAwakeablePath;
+    let id = segments.next().ok_or_else(otherwise)?;
     let resolve = match segments.next() {
         Some("resolve") => true,
         Some("reject") => false,
-        _ => return Err(IngressError::NotFound),
+        Some(_) => return Err(IngressError::NotFound),
+        None => return Err(otherwise()),
     };
-    let id = id.parse().map_err(|source| IngressError::BadAwakeableId {
+    Ok(Route::Awakeable { id, resolve })
+}
+
+/// Reads the text of an awakeable's id. `None` is one of the older form, for which nothing waits here.
+pub(crate) fn awakeable_id(id: &str) -> Result<Option<AwakeableId>, IngressError> {
+    let read = if id.starts_with("prom_") {
+        id.parse::<LegacyAwakeableId>().map(|_| None)
+    } else {
+        id.parse().map(Some)
+    };
+    read.map_err(|source| IngressError::BadAwakeableId {
         id: id.to_owned(),
         source,
-    })?;
-    Ok(Route::Awakeable { id, resolve })
+    })
 }
 
 /// Reads the text of an invocation's id.
@@ -220,7 +263,7 @@ pub(crate) fn invocation_id(id: &str) -> Result<InvocationId, IngressError> {
 }
 
 /// The id of the run of a workflow.
-pub(crate) fn workflow_id(workflow: &str, key: String) -> InvocationId {
+pub(crate) fn workflow_id(scope: Option<&str>, workflow: &str, key: String) -> InvocationId {
     let target = InvocationTarget {
         service: workflow.to_owned(),
         key: Some(key),
@@ -229,11 +272,12 @@ pub(crate) fn workflow_id(workflow: &str, key: String) -> InvocationId {
         service_kind: ServiceKind::Workflow,
         handler_kind: HandlerKind::Workflow,
     };
-    target.invocation_id(None, 0)
+    target.scoped_id(scope, None, 0)
 }
 
 /// The id of an invocation with an idempotency key. Kinds do not count beyond whether there is a key.
 pub(crate) fn idempotent_id(
+    scope: Option<&str>,
     service: &str,
     key: Option<String>,
     handler: &str,
@@ -250,7 +294,7 @@ pub(crate) fn idempotent_id(
         service_kind,
         handler_kind,
     };
-    target.invocation_id(Some(idempotency_key), 0)
+    target.scoped_id(scope, Some(idempotency_key), 0)
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, IngressError> {

@@ -5,13 +5,17 @@
 
 use abide_processor::api::NewInvocation;
 use abide_schema::{ResolvedHandler, Schema, duration};
-use abide_types::{AwakeableId, HandlerKind, InvocationId, Timestamp};
+use abide_types::{
+    AwakeableId, Flow, HandlerKind, InvocationId, ServiceKind, Timestamp, check_name,
+    parse_limit_key,
+};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::Deserialize;
+use ulid::Ulid;
 
-use crate::error::{IngressError, NameError};
+use crate::error::IngressError;
 use crate::path::{self, Mode, Route, Want};
 use crate::query::parameter;
 
@@ -20,8 +24,6 @@ const IDEMPOTENCY_EXPIRES: HeaderName = HeaderName::from_static("idempotency-exp
 const LIMIT_KEY: HeaderName = HeaderName::from_static("x-restate-limit-key");
 /// Where a handler finds the path and query that the client asked for.
 const INGRESS_PATH: &str = "x-restate-ingress-path";
-/// Bytes that a scope, or a level of a limit key, may have.
-const NAME_BYTES_MAX: usize = 36;
 
 /// What is to be done for a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,9 +38,9 @@ pub(crate) enum Step<'a> {
     GetByBody(Want),
     /// Read the body, then [`named_by_body`].
     LookUp,
-    /// Read the body; it is the value or the reason.
+    /// Read the body; it is the value or the reason. Without an id, nothing waits for it.
     Awakeable {
-        id: AwakeableId,
+        id: Option<AwakeableId>,
         resolve: bool,
     },
     Health,
@@ -51,11 +53,12 @@ pub(crate) struct Callee<'a> {
     pub(crate) key: Option<String>,
     pub(crate) mode: Mode,
     idempotency_key: Option<String>,
+    scope: Option<String>,
 }
 
 /// What can be decided from the head of a request.
 pub(crate) fn step<'a>(parts: &'a Parts, schema: &'a Schema) -> Result<Step<'a>, IngressError> {
-    let step = match path::route(parts.uri.path(), schema)? {
+    Ok(match path::route(parts.uri.path(), schema)? {
         Route::Invoke {
             service,
             key,
@@ -81,30 +84,50 @@ pub(crate) fn step<'a>(parts: &'a Parts, schema: &'a Schema) -> Result<Step<'a>,
             if idempotency_key.is_some() && handler.handler_kind == HandlerKind::Workflow {
                 return Err(IngressError::IdempotencyKeyOnWorkflow);
             }
-            if let Some(scope) = scope {
-                check_name(&scope).map_err(IngressError::BadScope)?;
-                return Err(IngressError::ScopesOff);
+            if let Some(scope) = &scope {
+                check_name(scope).map_err(IngressError::BadScope)?;
+                if handler.service_kind == ServiceKind::VirtualObject {
+                    return Err(IngressError::ScopedObject);
+                }
             }
-            Step::Invoke(Callee {
+            let callee = Callee {
                 handler,
                 key,
                 mode,
                 idempotency_key: idempotency_key.map(str::to_owned),
-            })
+                scope,
+            };
+            allow(&parts.method, &[Method::GET, Method::POST])?;
+            Step::Invoke(callee)
         }
-        Route::Get { want, id } => Step::Get { want, id },
-        Route::GetByBody(want) => Step::GetByBody(want),
-        Route::LookUp => Step::LookUp,
-        Route::Awakeable { id, resolve } => Step::Awakeable { id, resolve },
-        Route::Health => Step::Health,
-    };
-    let allowed = match &step {
-        Step::Invoke(_) => parts.method == Method::GET || parts.method == Method::POST,
-        Step::Get { .. } | Step::Health => parts.method == Method::GET,
-        Step::GetByBody(_) | Step::LookUp | Step::Awakeable { .. } => parts.method == Method::POST,
-    };
-    if allowed {
-        Ok(step)
+        Route::Get { want, id } => {
+            allow(&parts.method, &[Method::GET])?;
+            let id = id.id()?;
+            Step::Get { want, id }
+        }
+        Route::GetByBody(want) => {
+            allow(&parts.method, &[Method::POST])?;
+            Step::GetByBody(want)
+        }
+        Route::LookUp => {
+            allow(&parts.method, &[Method::POST])?;
+            Step::LookUp
+        }
+        Route::Awakeable { id, resolve } => {
+            allow(&parts.method, &[Method::POST])?;
+            let id = path::awakeable_id(id)?;
+            Step::Awakeable { id, resolve }
+        }
+        Route::Health => {
+            allow(&parts.method, &[Method::GET])?;
+            Step::Health
+        }
+    })
+}
+
+fn allow(method: &Method, allowed: &[Method]) -> Result<(), IngressError> {
+    if allowed.contains(method) {
+        Ok(())
     } else {
         Err(IngressError::MethodNotAllowed)
     }
@@ -129,25 +152,39 @@ pub(crate) fn new_invocation(
         key,
         mode,
         idempotency_key,
+        scope,
     } = callee;
-    // A content type that is not ASCII matches no rule; the check of the headers below names it.
     let content_type = parts.headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.map(|value| value.to_str().unwrap_or_default());
+    let content_type = content_type
+        .map(|value| text(&header::CONTENT_TYPE, value))
+        .transpose()?;
     handler.input.check(content_type, &body)?;
 
     let query = parts.uri.query();
     let delay = parameter(query, "delay")
         .map(|text| duration::parse(&text).map_err(IngressError::BadDelay))
         .transpose()?;
-    check_limit_key(&parts.headers, query)?;
+    let limit_key = limit_key(&parts.headers, query)?;
+    let flow = match (scope, limit_key) {
+        (Some(scope), limit_key) => Some(Flow { scope, limit_key }),
+        (None, Some(_)) => return Err(IngressError::LimitKeyWithoutScope),
+        (None, None) => None,
+    };
     let headers = handler_headers(parts)?;
     if delay.is_some() && mode == Mode::Call {
         return Err(IngressError::DelayOnCall);
     }
     let target = handler.target(key);
+    // With a key of its own the result can be had again, by the client too.
+    let idempotency_key = idempotency_key.or_else(|| {
+        (target.service_kind != ServiceKind::Workflow)
+            .then(|| Ulid::from(arrival.unique).to_string())
+    });
+    let scope = flow.as_ref().map(|flow| flow.scope.as_str());
     Ok(NewInvocation {
-        id: target.invocation_id(idempotency_key.as_deref(), arrival.unique),
+        id: target.scoped_id(scope, idempotency_key.as_deref(), arrival.unique),
         target,
+        flow,
         headers,
         input: body,
         idempotency_key,
@@ -158,39 +195,27 @@ pub(crate) fn new_invocation(
     })
 }
 
-/// There are no scopes yet, so that a limit key is never right; but a wrong one is told what is wrong with it.
-fn check_limit_key(headers: &HeaderMap, query: Option<&str>) -> Result<(), IngressError> {
+/// The limit key of the header, or else of the query.
+fn limit_key(headers: &HeaderMap, query: Option<&str>) -> Result<Option<String>, IngressError> {
     let from_query = parameter(query, "limit-key");
     let key = match headers.get(&LIMIT_KEY) {
         Some(value) => Some(text(&LIMIT_KEY, value)?),
         None => from_query.as_deref(),
     };
-    let Some(key) = key else { return Ok(()) };
-    let mut levels = key.split('/');
-    for level in levels.by_ref().take(2) {
-        check_name(level).map_err(IngressError::BadLimitKey)?;
-    }
-    if levels.next().is_some() {
-        return Err(IngressError::BadLimitKey(NameError::Levels));
-    }
-    Err(IngressError::LimitKeyWithoutScope)
-}
-
-fn check_name(name: &str) -> Result<(), NameError> {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    match name.len() {
-        0 => Err(NameError::Empty),
-        length if length > NAME_BYTES_MAX => Err(NameError::TooLong),
-        _ if !name.bytes().all(is_good) => Err(NameError::Characters),
-        _ => Ok(()),
-    }
+    let Some(key) = key else { return Ok(None) };
+    let key = parse_limit_key(key).map_err(IngressError::BadLimitKey)?;
+    Ok(key.map(str::to_owned))
 }
 
 /// The headers that reach the handler: where it was called, then the first value of each of the request's.
 fn handler_headers(parts: &Parts) -> Result<Vec<(String, String)>, IngressError> {
     let mut headers = Vec::with_capacity(parts.headers.keys_len() + 1);
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    headers.push((INGRESS_PATH.to_owned(), path.to_owned()));
+    let mut path = format!("/{}", path::trimmed(parts.uri.path()));
+    if let Some(query) = parts.uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    headers.push((INGRESS_PATH.to_owned(), path));
     for name in parts.headers.keys() {
         if matches!(*name, header::CONNECTION | header::HOST)
             || *name == IDEMPOTENCY_KEY
@@ -236,28 +261,45 @@ enum Named {
     },
 }
 
-/// The invocation that a body names; it need not exist, nor its service.
-pub(crate) fn named_by_body(body: &[u8]) -> Result<InvocationId, IngressError> {
-    match serde_json::from_slice(body).map_err(IngressError::BadJson)? {
-        Named::Workflow { scope: Some(_), .. }
-        | Named::IdempotentInvocation { scope: Some(_), .. } => Err(IngressError::ScopesOff),
+/// The invocation that a body names; it need not exist, nor its service. `what` says whose body it is.
+pub(crate) fn named_by_body(what: &'static str, body: &[u8]) -> Result<InvocationId, IngressError> {
+    let bad_json = |source| IngressError::BadJson { what, source };
+    let checked = |scope: Option<String>| match scope {
+        Some(scope) => match check_name(&scope) {
+            Ok(()) => Ok(Some(scope)),
+            Err(error) => Err(IngressError::BadScope(error)),
+        },
+        None => Ok(None),
+    };
+    match serde_json::from_slice(body).map_err(bad_json)? {
         Named::Workflow {
             workflow_name,
             workflow_key,
-            scope: None,
-        } => Ok(path::workflow_id(&workflow_name, workflow_key)),
+            scope,
+        } => {
+            let scope = checked(scope)?;
+            Ok(path::workflow_id(
+                scope.as_deref(),
+                &workflow_name,
+                workflow_key,
+            ))
+        }
         Named::IdempotentInvocation {
             service,
             key,
             handler,
             idempotency_key,
-            scope: None,
-        } => Ok(path::idempotent_id(
-            &service,
-            key,
-            &handler,
-            &idempotency_key,
-        )),
+            scope,
+        } => {
+            let scope = checked(scope)?;
+            Ok(path::idempotent_id(
+                scope.as_deref(),
+                &service,
+                key,
+                &handler,
+                &idempotency_key,
+            ))
+        }
         Named::Invocation { invocation_id } => path::invocation_id(&invocation_id),
     }
 }

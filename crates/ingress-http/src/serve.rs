@@ -18,11 +18,18 @@ use tokio_util::task::TaskTracker;
 use crate::handle::Door;
 use crate::options::IngressOptions;
 use crate::partitions::Partitions;
+use crate::patience::Patience;
 
 /// Pause after the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// A peer that is silent for so long is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// By then a new connection has said which HTTP it speaks.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(30);
+/// A request's head is here by then, counted from the end of the one before it: long enough for the idle connections
+/// that clients keep, and an end for those that send one byte at a time.
+const HEAD_WITHIN: Duration = Duration::from_secs(300);
 
 /// The HTTP front door.
 pub struct Ingress {
@@ -96,6 +103,9 @@ async fn serve<P: Partitions>(
 fn builder(options: &IngressOptions) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let streams = options.http2_streams_max;
+    (builder.http1())
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN);
     let mut http2 = builder.http2();
     http2
         .timer(TokioTimer::new())
@@ -125,7 +135,8 @@ impl<P: Partitions> Connection<P> {
             let door = self.door.clone();
             async move { Ok::<_, Infallible>(door.answer(request).await) }
         });
-        let mut served = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Patience::new(stream, FIRST_BYTES_WITHIN));
+        let mut served = pin!(self.builder.serve_connection(stream, service));
         let result = tokio::select! {
             result = served.as_mut() => result,
             () = self.shutdown.cancelled() => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use abide_schema::Retention;
 pub use abide_service_protocol::Outcome;
-use abide_types::{DeploymentId, InvocationId, InvocationTarget, PartitionId, Timestamp};
+use abide_types::{DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::Bytes;
 
 /// A new invocation, or a repetition of one: the id decides.
@@ -15,6 +15,8 @@ pub struct NewInvocation {
     pub id: InvocationId,
     /// What is invoked, as the schema resolves it now.
     pub target: InvocationTarget,
+    /// Where it counts, if it has a scope.
+    pub flow: Option<Flow>,
     /// Headers for the handler, in order.
     pub headers: Vec<(String, String)>,
     /// The body.

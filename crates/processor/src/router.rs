@@ -325,6 +325,7 @@ fn into_command(invocation: NewInvocation) -> state::Invoke {
         sink: None,
         invoked_by: Bytes::new(),
         request_id: Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes()),
+        flow: invocation.flow.map(|flow| Box::new(flow.into())),
         ..Default::default()
     }
 }

@@ -14,11 +14,17 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         .trim()
         .parse()
         .map_err(|error: jiff::Error| DurationError(error.to_string()))?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        let refused = "please use units of days or smaller";
+        return Err(DurationError(refused.to_owned()));
+    }
     let duration = span
         .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .map_err(|error| DurationError(error.to_string()))?;
-    Duration::try_from(duration)
-        .map_err(|_| DurationError("a duration cannot be negative".to_owned()))
+    Duration::try_from(duration).map_err(|_| {
+        let refused = "negative signed durations cannot be converted to an unsigned duration";
+        DurationError(refused.to_owned())
+    })
 }
 
 /// Writes the friendly form: `1d`, `5m`, `1s 500ms`. Zero is `0s`; what is below a nanosecond does not exist.

@@ -6,12 +6,17 @@
 
 mod document;
 pub mod duration;
+mod limits;
 mod payload;
 mod register;
 mod schema;
 mod settings;
 
 pub use document::DocumentError;
+pub use limits::{
+    Pattern, PatternError, Precondition, PreconditionFailed, Rule, RuleBook, RuleBookError,
+    RuleChange,
+};
 pub use payload::{
     ContentTypeRule, ContentTypeRuleError, InputError, InputRule, InputRules, OutputRule,
 };

@@ -29,7 +29,7 @@ impl ContentTypeRule {
         let given = given.split(';').next().unwrap_or_default().trim();
         match self.0.strip_suffix("/*") {
             Some("*") => true,
-            Some(major) => given.split('/').next() == Some(major),
+            Some(major) => given.split_once('/').is_some_and(|given| given.0 == major),
             None => given == self.0,
         }
     }

@@ -1,7 +1,7 @@
 //! Between the words of `types` and the stored messages. Stored enums that make no sense read as the plain kind.
 
 use abide_service_protocol::{Failure, NotificationResult, Outcome};
-use abide_types::{HandlerKind, InvocationTarget, ServiceKind};
+use abide_types::{Flow, HandlerKind, InvocationTarget, ServiceKind};
 use bytes::Bytes;
 
 use crate::proto;
@@ -44,6 +44,24 @@ impl From<&proto::Target> for InvocationTarget {
                 proto::HandlerKind::Shared => HandlerKind::Shared,
                 proto::HandlerKind::Run => HandlerKind::Workflow,
             },
+        }
+    }
+}
+
+impl From<Flow> for proto::Flow {
+    fn from(flow: Flow) -> Self {
+        Self {
+            scope: flow.scope,
+            limit_key: flow.limit_key,
+        }
+    }
+}
+
+impl From<proto::Flow> for Flow {
+    fn from(flow: proto::Flow) -> Self {
+        Self {
+            scope: flow.scope,
+            limit_key: flow.limit_key,
         }
     }
 }

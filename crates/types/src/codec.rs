@@ -6,17 +6,20 @@ pub enum IdError {
     /// There is no `prefix_` in front.
     #[error("bad format")]
     BadFormat,
-    /// The prefix is that of another kind of id, or of none.
-    #[error("mismatching prefix, expected '{expected}'")]
+    /// It is an id of another kind.
+    #[error("id doesn't match the expected type")]
     WrongPrefix {
         /// The prefix that would be right.
         expected: &'static str,
     },
+    /// No kind of id has this prefix.
+    #[error("unrecognized resource type: {0}")]
+    UnknownPrefix(String),
     /// The character behind the underscore is not `1`.
     #[error("unrecognized codec version")]
     UnknownVersion,
     /// The id is too long or too short.
-    #[error("bad length: {actual} characters, expected {expected}")]
+    #[error("bad length")]
     BadLength {
         /// Characters that an id of this kind has.
         expected: usize,
@@ -27,6 +30,9 @@ pub enum IdError {
     #[error("base62 decode error")]
     BadDigits,
 }
+
+/// The prefixes of all kinds of ids, also of those that only the tools of other servers know.
+const PREFIXES: [&str; 8] = ["inv", "dp", "sub", "sign", "prom", "snap", "mut", "vq"];
 
 const ALPHABET: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -86,7 +92,17 @@ pub(crate) fn parse_u128(text: &str) -> Result<[u8; 16], IdError> {
 pub(crate) fn strip_prefix<'a>(text: &'a str, prefix: &'static str) -> Result<&'a str, IdError> {
     let (found, rest) = text.split_once('_').ok_or(IdError::BadFormat)?;
     if found != prefix {
-        return Err(IdError::WrongPrefix { expected: prefix });
+        return Err(if PREFIXES.contains(&found) {
+            IdError::WrongPrefix { expected: prefix }
+        } else {
+            IdError::UnknownPrefix(found.to_owned())
+        });
+    }
+    if rest.is_empty() {
+        return Err(IdError::BadLength {
+            expected: 1,
+            actual: 0,
+        });
     }
     rest.strip_prefix('1').ok_or(IdError::UnknownVersion)
 }

@@ -162,24 +162,106 @@ impl fmt::Display for AwakeableId {
 impl FromStr for AwakeableId {
     type Err = IdError;
 
-    /// Reads `sign_1…`. The legacy `prom_1…` form belongs to protocol versions that are not spoken here.
+    /// Reads `sign_1…`. For the older `prom_1…` see [`LegacyAwakeableId`].
     fn from_str(text: &str) -> Result<Self, IdError> {
         let body = strip_prefix(text, "sign")?;
-        let bytes = BASE64.decode(body).map_err(|_| IdError::BadDigits)?;
         let (invocation, signal) =
-            bytes
-                .split_at_checked(InvocationId::LENGTH)
-                .ok_or(IdError::BadLength {
-                    expected: 44,
-                    actual: text.len(),
-                })?;
-        let signal: [u8; 4] = signal.try_into().map_err(|_| IdError::BadLength {
+            indexed(body).ok_or(IdError::WrongPrefix { expected: "sign" })?;
+        Ok(Self { invocation, signal })
+    }
+}
+
+/// The older form of an awakeable's id: an entry of a journal. Protocol versions with such awakeables are not spoken
+/// here, so that nothing waits for one; clients may hold one from before a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LegacyAwakeableId {
+    /// The invocation that waits.
+    pub invocation: InvocationId,
+    /// Index in its journal.
+    pub entry: u32,
+}
+
+impl FromStr for LegacyAwakeableId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let body = strip_prefix(text, "prom")?;
+        let (invocation, entry) = indexed(body).ok_or(IdError::BadLength {
             expected: 44,
             actual: text.len(),
         })?;
+        Ok(Self { invocation, entry })
+    }
+}
+
+/// An invocation and a number in base64, as in both forms of an awakeable's id.
+fn indexed(body: &str) -> Option<(InvocationId, u32)> {
+    let bytes = BASE64.decode(body).ok()?;
+    let (invocation, index) = bytes.split_at_checked(InvocationId::LENGTH)?;
+    let index: [u8; 4] = index.try_into().ok()?;
+    Some((
+        InvocationId::from_bytes(invocation)?,
+        u32::from_be_bytes(index),
+    ))
+}
+
+/// Names a queue of invocations that share a service, a scope and a limit key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId {
+    /// That of the scope.
+    pub partition_key: PartitionKey,
+    /// Of what the queue is for.
+    pub hash: u128,
+}
+
+impl QueueId {
+    /// Bytes of the binary form.
+    pub const LENGTH: usize = 24;
+
+    /// The binary form: partition key (8, big endian), then the hash (16).
+    pub fn to_bytes(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..8].copy_from_slice(&self.partition_key.0.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.hash.to_be_bytes());
+        bytes
+    }
+
+    /// Reads the binary form; `None` if the length is not [`Self::LENGTH`].
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (key, hash) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            partition_key: PartitionKey(u64::from_be_bytes(*key)),
+            hash: u128::from_be_bytes(hash.try_into().ok()?),
+        })
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(4 + U64_DIGITS + U128_DIGITS);
+        text.push_str("vq_1");
+        push_u64(&mut text, self.partition_key.0.to_be_bytes());
+        push_u128(&mut text, self.hash.to_be_bytes());
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for QueueId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let body = strip_prefix(text, "vq")?;
+        check_length(text, body, U64_DIGITS + U128_DIGITS)?;
+        let (key, hash) = body.split_at(U64_DIGITS);
         Ok(Self {
-            invocation: InvocationId::from_bytes(invocation).ok_or(IdError::BadFormat)?,
-            signal: u32::from_be_bytes(signal),
+            partition_key: PartitionKey(u64::from_be_bytes(parse_u64(key)?)),
+            hash: u128::from_be_bytes(parse_u128(hash)?),
         })
     }
 }
@@ -223,6 +305,8 @@ mod tests {
         let parse = |text: &str| text.parse::<InvocationId>().unwrap_err();
         assert_eq!(parse("rubbish"), IdError::BadFormat);
         assert_eq!(parse("dp_1x"), IdError::WrongPrefix { expected: "inv" });
+        assert_eq!(parse("foo_1x"), IdError::UnknownPrefix("foo".to_owned()));
+        assert_eq!(parse("inv_").to_string(), "bad length");
         assert_eq!(parse("inv_2x"), IdError::UnknownVersion);
         assert_eq!(
             parse("inv_1abc"),

@@ -4,6 +4,7 @@
 //! fails but the parsers, waits or logs.
 
 mod codec;
+mod flow;
 mod ids;
 mod partitioning;
 mod position;
@@ -12,7 +13,10 @@ mod target;
 mod time;
 
 pub use codec::IdError;
-pub use ids::{AwakeableId, DeploymentId, InvocationId, SubscriptionId};
+pub use flow::{Flow, LimitKeyError, NameError, check_name, parse_limit_key};
+pub use ids::{
+    AwakeableId, DeploymentId, InvocationId, LegacyAwakeableId, QueueId, SubscriptionId,
+};
 pub use partitioning::{PartitionId, PartitionKey, partition_of, partition_range};
 pub use position::{Epoch, Generation, Lsn, NodeId, NodeIncarnation};
 pub use role::{Role, RoleError};

@@ -60,10 +60,11 @@ impl PartitionKey {
     }
 }
 
-/// First half of the SHA-256 of the parts joined by commas; the uuid of an invocation that its caller can name.
-pub(crate) fn named_uuid(parts: &[&str]) -> [u8; 16] {
+/// First half of the SHA-256 of the parts that there are, joined by commas; the uuid of an invocation that its caller
+/// can name.
+pub(crate) fn named_uuid<'a>(parts: impl IntoIterator<Item = Option<&'a str>>) -> [u8; 16] {
     let mut hash = Sha256::new();
-    for (index, part) in parts.iter().enumerate() {
+    for (index, part) in parts.into_iter().flatten().enumerate() {
         if index > 0 {
             hash.update(b",");
         }

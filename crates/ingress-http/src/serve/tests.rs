@@ -373,3 +373,21 @@ async fn what_does_not_end_in_time_is_dropped() {
         .unwrap();
     assert_eq!(fake.waiting.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_connection_that_never_says_what_it_speaks_is_closed() {
+    let (mut client, server) = tokio::io::duplex(64);
+    client.write_all(b"PRI").await.unwrap();
+    let mut stream = Patience::new(server, Duration::from_millis(20));
+    let mut bytes = [0; 64];
+    assert_eq!(stream.read(&mut bytes).await.unwrap(), 3);
+    let error = stream.read(&mut bytes).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+
+    let (mut client, server) = tokio::io::duplex(64);
+    client.write_all(&[b'x'; 24]).await.unwrap();
+    let mut stream = Patience::new(server, Duration::ZERO);
+    stream.read_exact(&mut bytes[..24]).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut bytes)).await;
+    assert!(silent.is_err(), "idle connections live on");
+}
