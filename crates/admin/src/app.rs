@@ -13,15 +13,16 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, patch, post, put};
+use axum::routing::{MethodRouter, any, get, patch, post, put};
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
 
 use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
-use crate::{deployments, invocations, services, system};
+use crate::{deployments, invocations, openapi, services, system};
 
 /// Writes all metrics of the node as Prometheus text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -35,6 +36,8 @@ pub struct AdminOptions {
     pub concurrent_requests_max: Option<NonZeroUsize>,
     /// The URL of the ingress that tools are told.
     pub ingress_endpoint: Option<String>,
+    /// Whether the paths of the web UI are served.
+    pub web_ui: bool,
     /// How long requests in progress may take to end at shutdown.
     pub drain: Duration,
 }
@@ -45,6 +48,7 @@ impl Default for AdminOptions {
             deployment_routing_headers: Vec::new(),
             concurrent_requests_max: None,
             ingress_endpoint: None,
+            web_ui: true,
             drain: Duration::from_secs(5),
         }
     }
@@ -116,12 +120,24 @@ impl Admin {
     /// Every route, without a prefix and under those of the versions.
     pub fn router(self) -> Router {
         let shared = self.shared;
+        let ui = match shared.options.web_ui {
+            true => Router::new()
+                .route("/", get(system::to_ui))
+                .route("/ui", get(system::to_ui))
+                .route("/ui/", get(system::no_ui))
+                .route("/ui/{*rest}", get(system::no_ui)),
+            false => Router::new(),
+        };
         api(ApiVersion::Current)
-            .nest("/v2", api(ApiVersion::V2))
-            .nest("/v3", api(ApiVersion::Current))
-            .nest("/v4", api(ApiVersion::Current))
+            .router
+            .nest("/v2", api(ApiVersion::V2).router)
+            .nest("/v3", api(ApiVersion::Current).router)
+            .nest("/v4", api(ApiVersion::Current).router)
+            .route("/v1", any(version_1))
             .route("/v1/{*rest}", any(version_1))
+            .merge(ui)
             .layer(middleware::from_fn_with_state(shared.clone(), limit))
+            .layer(CompressionLayer::new())
             .with_state(shared)
     }
 
@@ -142,16 +158,35 @@ impl Admin {
     }
 }
 
-fn api(version: ApiVersion) -> Router<Arc<Shared>> {
+/// The routes under one prefix. Every path is described in `openapi/`; a test compares the two.
+struct Routes {
+    router: Router<Arc<Shared>>,
+    paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<Arc<Shared>>) -> Self {
+        self.paths.push(path);
+        self.router = self.router.route(path, methods);
+        self
+    }
+}
+
+fn api(version: ApiVersion) -> Routes {
     let put_deployment = match version {
         ApiVersion::V2 => put(deployments::update),
         ApiVersion::Current => put(deployments::put_is_gone),
     };
-    Router::new()
+    let routes = Routes {
+        router: Router::new(),
+        paths: Vec::new(),
+    };
+    routes
         .route("/version", get(system::version))
         .route("/health", get(system::health))
         .route("/cluster-health", get(system::cluster_health))
         .route("/metrics", get(system::metrics))
+        .route("/openapi", get(openapi::show))
         .route("/query", post(system::not_there_yet))
         .route(
             "/deployments",
@@ -159,7 +194,7 @@ fn api(version: ApiVersion) -> Router<Arc<Shared>> {
                 .post(move |shared, request| deployments::register(shared, version, request)),
         )
         .route(
-            "/deployments/{id}",
+            "/deployments/{deployment}",
             put_deployment
                 .get(deployments::get)
                 .patch(deployments::update)
@@ -170,7 +205,11 @@ fn api(version: ApiVersion) -> Router<Arc<Shared>> {
             "/services/{service}",
             get(services::get).patch(services::update),
         )
-        .route("/services/{service}/openapi", get(system::not_there_yet))
+        .route("/services/{service}/openapi", get(services::openapi))
+        .route(
+            "/internal/services/{service}/serdes/{operation}/{serde}",
+            post(system::not_there_yet),
+        )
         .route("/services/{service}/state", post(system::not_there_yet))
         .route("/services/{service}/handlers", get(services::handlers))
         .route(
@@ -179,20 +218,35 @@ fn api(version: ApiVersion) -> Router<Arc<Shared>> {
         )
         .route("/invocations", get(invocations::list))
         .route(
-            "/invocations/{id}",
+            "/invocations/{invocation_id}",
             get(invocations::get).delete(invocations::delete),
         )
-        .route("/invocations/{id}/cancel", patch(invocations::cancel))
-        .route("/invocations/{id}/kill", patch(invocations::kill))
-        .route("/invocations/{id}/pause", patch(invocations::pause))
-        .route("/invocations/{id}/resume", patch(invocations::resume))
-        .route("/invocations/{id}/purge", patch(invocations::purge))
         .route(
-            "/invocations/{id}/purge-journal",
+            "/invocations/{invocation_id}/cancel",
+            patch(invocations::cancel),
+        )
+        .route(
+            "/invocations/{invocation_id}/kill",
+            patch(invocations::kill),
+        )
+        .route(
+            "/invocations/{invocation_id}/pause",
+            patch(invocations::pause),
+        )
+        .route(
+            "/invocations/{invocation_id}/resume",
+            patch(invocations::resume),
+        )
+        .route(
+            "/invocations/{invocation_id}/purge",
+            patch(invocations::purge),
+        )
+        .route(
+            "/invocations/{invocation_id}/purge-journal",
             patch(invocations::purge_journal),
         )
         .route(
-            "/invocations/{id}/restart-as-new",
+            "/invocations/{invocation_id}/restart-as-new",
             patch(system::not_there_yet),
         )
         .route(
@@ -203,14 +257,24 @@ fn api(version: ApiVersion) -> Router<Arc<Shared>> {
             "/kafka-clusters",
             get(system::no_kafka_clusters).post(system::not_there_yet),
         )
-        .route("/kafka-clusters/{name}", any(system::not_there_yet))
+        .route(
+            "/kafka-clusters/{cluster_name}",
+            get(system::not_there_yet)
+                .patch(system::not_there_yet)
+                .delete(system::not_there_yet),
+        )
         .route(
             "/subscriptions",
             get(system::no_subscriptions).post(system::not_there_yet),
         )
-        .route("/subscriptions/{id}", any(system::not_there_yet))
+        .route(
+            "/subscriptions/{subscription}",
+            get(system::not_there_yet).delete(system::not_there_yet),
+        )
         .route("/limits/rules", put(system::not_there_yet))
         .route("/limits/rules/bulk-delete", post(system::not_there_yet))
+        .route("/vqueues/{vqueue_id}/pause", post(system::not_there_yet))
+        .route("/vqueues/{vqueue_id}/resume", post(system::not_there_yet))
 }
 
 async fn version_1() -> (StatusCode, &'static str) {

@@ -276,7 +276,7 @@ pub(crate) async fn delete(
 
 fn parse_id(id: String) -> Result<DeploymentId, AdminError> {
     id.parse().map_err(|source| AdminError::Path {
-        name: "deployment_id",
+        name: "deployment",
         value: id,
         source,
     })

@@ -1,7 +1,8 @@
 //! The admin HTTP API: register deployments, look at services, operate on invocations.
 //!
 //! Handlers turn requests into questions to the cluster (`cluster`), changes of the schema (`registry`) and
-//! bodies (`bodies`); one function maps errors to statuses (`error`). Start at [`Admin::router`].
+//! bodies (`bodies`); one function maps errors to statuses (`error`). The API's own description is in `openapi`, that
+//! of a service is made in `service_openapi`. Start at [`Admin::router`].
 
 mod app;
 mod bodies;
@@ -9,7 +10,9 @@ mod cluster;
 mod deployments;
 mod error;
 mod invocations;
+mod openapi;
 mod registry;
+mod service_openapi;
 mod services;
 mod system;
 

@@ -13,6 +13,7 @@ use crate::app::Shared;
 use crate::bodies::{self, HandlerBody, listing};
 use crate::error::AdminError;
 use crate::registry::Changed;
+use crate::service_openapi;
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Response {
     let schema = shared.schema();
@@ -69,6 +70,19 @@ pub(crate) async fn handler(
             handler,
         }),
     }
+}
+
+pub(crate) async fn openapi(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<Response, AdminError> {
+    let schema = shared.schema();
+    let service = schema
+        .latest_deployment_of(&name)
+        .and_then(|deployment| deployment.services.get(&name))
+        .ok_or_else(|| AdminError::ServiceNotFound(name.clone()))?;
+    let ingress = shared.options.ingress_endpoint.as_deref();
+    Ok(Json(service_openapi::document(service, ingress)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -16,7 +16,7 @@ use crate::error::AdminError;
 
 /// The version of the interface that is spoken. Tools choose the shape of their requests by it, so that it is not
 /// the version of this engine.
-const INTERFACE_VERSION: &str = "1.7.12";
+pub(crate) const INTERFACE_VERSION: &str = "1.7.12";
 
 /// Experimental switches that tools ask for; all of them are off, but for the protocol version.
 const SWITCHES: [&str; 11] = [
@@ -87,4 +87,16 @@ pub(crate) async fn no_subscriptions() -> Response {
 /// A route of the interface that the server does not serve.
 pub(crate) async fn not_there_yet(method: Method, OriginalUri(uri): OriginalUri) -> AdminError {
     AdminError::NotThereYet(format!("{method} {}", uri.path()))
+}
+
+/// The web UI is not part of the server; its address says what there is instead.
+pub(crate) async fn no_ui() -> (StatusCode, &'static str) {
+    let text = "The web UI is not part of this server. Use the `restate` command line, the admin API (described at \
+                /openapi) or SQL at /query.\n";
+    (StatusCode::NOT_IMPLEMENTED, text)
+}
+
+/// Where browsers look for the UI.
+pub(crate) async fn to_ui() -> (StatusCode, [(header::HeaderName, &'static str); 1]) {
+    (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "/ui/")])
 }

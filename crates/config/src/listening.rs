@@ -62,6 +62,11 @@ pub struct AdminConfig {
     pub advertised_address: Option<String>,
     /// Requests at a time; more get 429. Unset does not limit them.
     pub concurrent_api_requests_limit: Option<NonZeroU32>,
+    /// Headers whose values tell deployments at one address apart: of two registrations that differ in one of
+    /// them, neither replaces the other.
+    pub deployment_routing_headers: Vec<String>,
+    /// Leaves out the paths of the web UI.
+    pub disable_web_ui: bool,
 }
 
 impl Default for AdminConfig {
@@ -72,6 +77,8 @@ impl Default for AdminConfig {
             bind_address: None,
             advertised_address: None,
             concurrent_api_requests_limit: None,
+            deployment_routing_headers: Vec::new(),
+            disable_web_ui: false,
         }
     }
 }

@@ -147,13 +147,18 @@ pub(crate) fn ingress(config: &Config) -> IngressOptions {
 
 pub(crate) fn admin(config: &Config, bound: &[Bound]) -> AdminOptions {
     let ingress = bound.iter().find(|bound| bound.port == Port::Ingress);
+    let admin = &config.admin;
     AdminOptions {
-        deployment_routing_headers: Vec::new(),
-        concurrent_requests_max: config
-            .admin
+        deployment_routing_headers: admin
+            .deployment_routing_headers
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+        concurrent_requests_max: admin
             .concurrent_api_requests_limit
             .and_then(|limit| NonZeroUsize::try_from(limit).ok()),
         ingress_endpoint: ingress.map(|bound| bound.advertised.clone()),
+        web_ui: !admin.disable_web_ui,
         drain: ADMIN_DRAIN,
     }
 }

@@ -7,6 +7,7 @@
 mod document;
 pub mod duration;
 mod limits;
+mod notes;
 mod payload;
 mod register;
 mod schema;
@@ -17,6 +18,7 @@ pub use limits::{
     Pattern, PatternError, Precondition, PreconditionFailed, Rule, RuleBook, RuleBookError,
     RuleChange,
 };
+pub use notes::Note;
 pub use payload::{
     ContentTypeRule, ContentTypeRuleError, InputError, InputRule, InputRules, OutputRule,
 };

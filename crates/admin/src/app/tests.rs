@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use abide_invoker::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};
@@ -463,7 +464,7 @@ async fn deployments_are_moved_and_deleted() {
         (status, text.as_str()),
         (
             400,
-            "Invalid URL: Cannot parse `deployment_id` with value `rubbish`: bad format"
+            "Invalid URL: Cannot parse `deployment` with value `rubbish`: bad format"
         )
     );
 }
@@ -693,4 +694,104 @@ async fn above_the_limit_requests_are_refused() {
     drop(held);
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     assert_eq!(api.get("/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_every_description_has_a_route() {
+    let document = crate::openapi::document();
+    let described = document["paths"].as_object().unwrap();
+    let paths: BTreeSet<_> = described.keys().map(String::as_str).collect();
+    let routes = super::api(ApiVersion::Current).paths;
+    assert_eq!(routes.into_iter().collect::<BTreeSet<_>>(), paths);
+
+    let api = api();
+    for (path, item) in described {
+        let path = path.replace(['{', '}'], "");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let (status, _, body) = api.raw(method, &path, &[], String::new()).await;
+            // A method that is not there has no body; where it is there but refused, the body says why.
+            let is_there = status != 405 || !body.is_empty();
+            let operation = item.get(method.to_lowercase());
+            assert_eq!(is_there, operation.is_some(), "{method} {path} {status}");
+            if status == 501 {
+                continue;
+            }
+            let responses = &operation.map_or(&Value::Null, |operation| &operation["responses"]);
+            assert!(
+                operation.is_none() || responses.get(status.to_string()).is_some(),
+                "{method} {path} answers {status} {body}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let api = api();
+    for prefix in ["", "/v2", "/v4"] {
+        let (status, body) = api.get(&format!("{prefix}/openapi")).await;
+        let document: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+        assert_eq!(document["info"]["version"], "1.7.12");
+    }
+}
+
+#[tokio::test]
+async fn browsers_are_told_that_there_is_no_ui() {
+    let api = api();
+    for path in ["/", "/ui"] {
+        let (status, location, _) = api.raw("GET", path, &[], String::new()).await;
+        assert_eq!((status, location.as_str()), (308, "/ui/"), "{path}");
+    }
+    for path in ["/ui/", "/ui/some/page"] {
+        let (status, body) = api.get(path).await;
+        assert_eq!(status, 501);
+        assert!(body.contains("/openapi"), "{body}");
+    }
+    let without = with_options(AdminOptions {
+        web_ui: false,
+        ..AdminOptions::default()
+    });
+    for path in ["/", "/ui", "/ui/"] {
+        assert_eq!(without.get(path).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_compressed_for_those_who_ask() {
+    let api = api();
+    let request = |accept| {
+        let request = http::Request::get("/version").header("accept-encoding", accept);
+        api.router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+    };
+    for (accept, expected) in [
+        ("gzip", Some("gzip")),
+        ("gzip, br, zstd", Some("gzip")),
+        ("identity", None),
+    ] {
+        let answer = request(accept).await.unwrap();
+        let header = |name| {
+            answer
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap())
+        };
+        assert_eq!(header("content-encoding"), expected, "{accept}");
+        assert_eq!(header("vary"), Some("accept-encoding"));
+    }
+}
+
+#[tokio::test]
+async fn only_the_versions_of_the_reference_are_served() {
+    let api = api();
+    for path in ["/v1", "/v1/version", "/v1/deployments/x"] {
+        let (status, body) = api.get(path).await;
+        assert_eq!(status, 400);
+        assert!(body.contains("between V2 and V4"), "{body}");
+    }
+    for path in ["/v5/version", "/nope", "/deployments/", "/v2/"] {
+        assert_eq!(api.get(path).await, (404, String::new()), "{path}");
+    }
 }
