@@ -357,6 +357,11 @@ impl Config {
             "worker.invoker.http2-keep-alive-interval",
             invoker.http2_keep_alive_interval,
             Duration::from_millis(100),
+        )?;
+        at_least(
+            "worker.invoker.request-identity-expiration",
+            invoker.request_identity_expiration,
+            Duration::from_secs(1),
         )
     }
 }

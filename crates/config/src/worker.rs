@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,13 @@ pub struct InvokerConfig {
     /// How long a connection that nobody uses is kept.
     #[serde(with = "duration")]
     pub http2_idle_connection_timeout: Duration,
+    /// An Ed25519 private key as PKCS#8 PEM with which requests to services are signed, so that they can tell this
+    /// cluster's from others. Another key in the file's place is used from then on. Unset signs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_identity_private_key_pem_file: Option<PathBuf>,
+    /// How long a signature is good for. Longer forgives clocks that differ, shorter whoever copies a request.
+    #[serde(with = "duration")]
+    pub request_identity_expiration: Duration,
     /// Headers of every request to a service.
     pub additional_request_headers: BTreeMap<String, String>,
 }
@@ -105,6 +113,8 @@ impl Default for InvokerConfig {
             http2_keep_alive_timeout: Duration::from_secs(20),
             http2_streams_per_connection_limit: count(128),
             http2_idle_connection_timeout: Duration::from_secs(5 * 60),
+            request_identity_private_key_pem_file: None,
+            request_identity_expiration: Duration::from_secs(60),
             additional_request_headers: BTreeMap::new(),
         }
     }

@@ -50,6 +50,10 @@ pub struct Attempt {
     pub since_last_entry: Duration,
     /// The same in all attempts.
     pub random_seed: u64,
+    /// What its concurrency is counted within, if it was called so.
+    pub scope: Option<String>,
+    /// What is counted within the scope.
+    pub limit_key: Option<String>,
 }
 
 /// What the leader tells a running attempt.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use abide_schema::{Deployment, HttpVersion, ProtocolType, Schema};
 use abide_service_protocol::{
-    ErrorCode, FrameDecoder, MessageType, ProtocolVersion, RawEntry, proto,
+    ErrorCode, Frame, FrameDecoder, MessageType, ProtocolVersion, RawEntry, proto,
 };
 use abide_types::DeploymentId;
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::head;
 use crate::invoker::Shared;
 use crate::outgoing::Outgoing;
 use crate::pool::Remote;
-use crate::session::{Session, frame_trouble};
+use crate::session::{Limits, Session, frame_trouble};
 
 /// What is told the leader at a time; more has to wait until it has taken this.
 const EFFECTS_MAX: usize = 128;
@@ -36,6 +36,8 @@ const REPLAY_AHEAD: usize = 64 * 1024;
 const MESSAGES_AHEAD: usize = 256 * 1024;
 /// Half-received bytes that every attempt may have; more comes out of the common budget.
 const MEMORY_FREE: usize = 64 * 1024;
+/// What surrounds a message that is as large as an attempt's memory: its frame, and the next one's beginning.
+const MEMORY_SPARE: usize = 512 * 1024;
 /// The budget is counted in these.
 const MEMORY_UNIT: usize = 1024;
 /// Longer waits would overflow the clock.
@@ -119,7 +121,7 @@ type Failed = (Trouble, Option<DeploymentId>);
 async fn begin(shared: &Shared, attempt: &mut Attempt) -> Result<(Exchange, Plan), Failed> {
     let schema = shared.schema.borrow().clone();
     let (plan, remote) = plan(shared, &schema, attempt)?;
-    let request = request(&remote, &plan, attempt);
+    let request = request(shared, &remote, &plan, attempt);
     match Exchange::begin(&remote, plan.http_version, request).await {
         Ok(exchange) => Ok((exchange, plan)),
         Err(error) => Err((exchange_trouble(&error), Some(plan.deployment))),
@@ -209,13 +211,12 @@ fn version(
     }
 }
 
-fn request(remote: &Remote, plan: &Plan, attempt: &Attempt) -> Request<()> {
+fn request(shared: &Shared, remote: &Remote, plan: &Plan, attempt: &Attempt) -> Request<()> {
     let target = &attempt.target;
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = remote
-        .address
-        .uri(&["invoke", &target.service, &target.handler]);
+    let path = ["invoke", &target.service, &target.handler];
+    *request.uri_mut() = remote.address.uri(&path);
     let headers = request.headers_mut();
     headers.extend(remote.address.headers.clone());
     let content_type = HeaderValue::from_static(plan.version.content_type());
@@ -228,11 +229,19 @@ fn request(remote: &Remote, plan: &Plan, attempt: &Attempt) -> Request<()> {
     if let Some(key) = &target.key {
         headers.insert("x-restate-service-key", percent_encoded(key));
     }
+    if let Some(identity) = &shared.options.identity {
+        identity.sign(&path, target.key.as_deref(), headers);
+    }
     request
 }
 
 fn exchange_trouble(error: &ExchangeError) -> Trouble {
-    Trouble::coded(ErrorCode::Rt0010, error.to_string())
+    let trouble = Trouble::coded(ErrorCode::Rt0010, error.to_string());
+    match error {
+        // Nobody's fault, and the next connection is another one.
+        ExchangeError::Stale(_) => trouble.after(Duration::ZERO).not_counted(),
+        ExchangeError::Connect(_) | ExchangeError::Broken(_) => trouble,
+    }
 }
 
 /// Speaks for one attempt.
@@ -316,6 +325,10 @@ impl<'a> Driver<'a> {
             plan.unpinned.take(),
             &attempt.journal,
             shared.schema.clone(),
+            Limits {
+                await_depth_max: shared.options.await_depth_max,
+                scopes: shared.options.scopes,
+            },
         );
         let mut outgoing = Outgoing::default();
         let known_entries = u32::try_from(attempt.journal.len()).unwrap_or(u32::MAX);
@@ -335,8 +348,12 @@ impl<'a> Driver<'a> {
             duration_since_last_stored_entry: u64::try_from(attempt.since_last_entry.as_millis())
                 .unwrap_or(u64::MAX),
             random_seed: attempt.random_seed,
-            scope: None,
-            limit_key: None,
+            scope: attempt
+                .scope
+                .filter(|_| plan.version >= ProtocolVersion::V7),
+            limit_key: attempt
+                .limit_key
+                .filter(|_| plan.version >= ProtocolVersion::V7),
             idempotency_key: attempt
                 .idempotency_key
                 .filter(|_| plan.version >= ProtocolVersion::V7),
@@ -447,6 +464,9 @@ impl<'a> Driver<'a> {
             {
                 self.active_at = Instant::now();
                 self.effect_bytes += frame.payload.len();
+                if frame.payload.len() >= self.shared.options.message_bytes_warn {
+                    self.warn_of(&frame);
+                }
                 self.session.on_frame(frame, &mut self.effects)?;
                 if self.effects.last().is_some_and(Effect::is_terminal) {
                     self.end();
@@ -471,12 +491,29 @@ impl<'a> Driver<'a> {
         }
     }
 
+    #[cold]
+    fn warn_of(&self, frame: &Frame) {
+        let ty = MessageType::from_code(frame.ty).map_or("unknown", MessageType::name);
+        tracing::warn!(
+            invocation = %self.reporter.invocation,
+            deployment = %self.plan.deployment,
+            ty,
+            bytes = frame.payload.len(),
+            "a service sent a large message"
+        );
+    }
+
     /// Keeps as much of the common budget as is half received.
     fn take_memory(&mut self) -> Result<(), Trouble> {
         let buffered = self.decoder.buffered();
         if buffered <= MEMORY_FREE {
             self.memory = None;
             return Ok(());
+        }
+        let most = self.shared.options.attempt_memory_bytes_max;
+        if buffered > most.saturating_add(MEMORY_SPARE) {
+            let message = format!("more than {most} bytes of messages are half received");
+            return Err(Trouble::coded(ErrorCode::Rt0001, message).not_counted());
         }
         let needed = buffered.div_ceil(MEMORY_UNIT);
         let held = self

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::deployment::{Address, AddressError};
-use crate::exchange::origin_form;
+use crate::http1::origin_form;
 use crate::options::InvokerOptions;
 use crate::pool::{ConnectError, Transport, connect, handshake};
 use crate::{Invoker, tls};
@@ -230,6 +230,9 @@ impl Discovery<'_> {
         let headers = request.headers_mut();
         headers.extend(self.address.headers.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static(manifest::ACCEPT));
+        if let Some(identity) = &self.options.identity {
+            identity.sign(&["discover"], None, headers);
+        }
         request
     }
 

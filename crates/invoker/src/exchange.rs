@@ -6,20 +6,16 @@ use std::task::{Context, Poll, ready};
 
 use abide_schema::HttpVersion;
 use bytes::Bytes;
-use futures::{Sink as _, SinkExt as _, StreamExt as _};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::StreamBody;
-use hyper::body::{Body as _, Frame, Incoming};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use http::{Request, Response};
 
+use crate::http1::Http1;
 use crate::outgoing::Outgoing;
-use crate::pool::{ConnectError, Lease, Remote, Transport, connect};
+use crate::pool::{ConnectError, Lease, Remote};
 
 /// How much of a body goes into one write at most.
-const PIECE_MAX: usize = 256 * 1024;
+pub(crate) const PIECE_MAX: usize = 256 * 1024;
 
 /// Why an exchange broke.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,6 +24,10 @@ pub(crate) enum ExchangeError {
     Connect(#[from] ConnectError),
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// A connection that had waited for its next exchange broke before anything was answered: the endpoint may have
+    /// closed it just then.
+    #[error("the connection was closed: {0}")]
+    Stale(String),
 }
 
 impl From<h2::Error> for ExchangeError {
@@ -45,7 +45,7 @@ impl From<hyper::Error> for ExchangeError {
 /// A request whose body is being sent and a response that comes at any time. Dropping it resets the stream.
 pub(crate) enum Exchange {
     Http2(Http2),
-    Http1(Http1),
+    Http1(Box<Http1>),
 }
 
 pub(crate) struct Http2 {
@@ -57,17 +57,6 @@ pub(crate) struct Http2 {
     _lease: Lease,
 }
 
-pub(crate) struct Http1 {
-    /// `None` once the request's body has ended.
-    request: Option<futures::channel::mpsc::Sender<Bytes>>,
-    response: Option<Responding>,
-    body: Option<Incoming>,
-    /// Ends the connection with the exchange.
-    _connection: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-type Responding = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
-
 impl Exchange {
     /// Sends the head of a request.
     pub(crate) async fn begin(
@@ -77,7 +66,10 @@ impl Exchange {
     ) -> Result<Self, ExchangeError> {
         match version {
             HttpVersion::Http2 => Http2::begin(remote, request).await.map(Self::Http2),
-            HttpVersion::Http11 => Http1::begin(remote, request).await.map(Self::Http1),
+            HttpVersion::Http11 => {
+                let exchange = Http1::begin(remote, request).await?;
+                Ok(Self::Http1(Box::new(exchange)))
+            }
         }
     }
 
@@ -97,16 +89,7 @@ impl Exchange {
                 exchange.body = Some(body);
                 Poll::Ready(Ok(Response::from_parts(parts, ())))
             }
-            Self::Http1(exchange) => {
-                let Some(response) = &mut exchange.response else {
-                    return Poll::Pending;
-                };
-                let response = ready!(response.as_mut().poll(cx));
-                exchange.response = None;
-                let (parts, body) = response?.into_parts();
-                exchange.body = Some(body);
-                Poll::Ready(Ok(Response::from_parts(parts, ())))
-            }
+            Self::Http1(exchange) => exchange.poll_head(cx),
         }
     }
 
@@ -230,100 +213,10 @@ impl Http2 {
     }
 }
 
-impl Http1 {
-    async fn begin(
-        remote: &std::sync::Arc<Remote>,
-        request: Request<()>,
-    ) -> Result<Self, ExchangeError> {
-        let limit = remote.connect_timeout();
-        let connecting = connect(&remote.address, &[HttpVersion::Http11]);
-        match timeout(limit, connecting).await {
-            Ok(Ok(Transport::Plain(stream))) => Self::over(TokioIo::new(stream), request).await,
-            Ok(Ok(Transport::Tls(stream))) => Self::over(TokioIo::new(stream), request).await,
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(ConnectError::TimedOut(limit).into()),
-        }
-    }
-
-    pub(crate) async fn over<T>(io: T, request: Request<()>) -> Result<Self, ExchangeError>
-    where
-        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to a deployment ended");
-            }
-        });
-        let (pieces, body) = futures::channel::mpsc::channel::<Bytes>(1);
-        let body = StreamBody::new(body.map(|piece| Ok::<_, hyper::Error>(Frame::data(piece))));
-        let (mut parts, ()) = request.into_parts();
-        origin_form(&mut parts);
-        let request = Request::from_parts(parts, body);
-        Ok(Self {
-            request: Some(pieces),
-            response: Some(Box::pin(async move { sender.send_request(request).await })),
-            body: None,
-            _connection: tokio_util::task::AbortOnDropHandle::new(connection),
-        })
-    }
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ExchangeError>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Pending;
-        };
-        loop {
-            return match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Poll::Ready(Some(Ok(data))),
-                    Err(_trailers) => continue,
-                },
-                Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-                None => Poll::Ready(None),
-            };
-        }
-    }
-
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        outgoing: &mut Outgoing,
-        end: bool,
-    ) -> Poll<Result<(), ExchangeError>> {
-        let Some(request) = &mut self.request else {
-            outgoing.clear();
-            return Poll::Ready(Ok(()));
-        };
-        let closed = |_| ExchangeError::Broken("the endpoint closed the connection".into());
-        while !outgoing.is_empty() {
-            ready!(request.poll_ready_unpin(cx)).map_err(closed)?;
-            if let Some(piece) = outgoing.take(PIECE_MAX) {
-                Pin::new(&mut *request).start_send(piece).map_err(closed)?;
-            }
-        }
-        if end {
-            self.request = None;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 fn clone_head(request: &Request<()>) -> Request<()> {
     let mut clone = Request::new(());
     *clone.method_mut() = request.method().clone();
     *clone.uri_mut() = request.uri().clone();
     *clone.headers_mut() = request.headers().clone();
     clone
-}
-
-/// What HTTP/1.1 wants of a request: the path alone, and the host as a header.
-pub(crate) fn origin_form(parts: &mut http::request::Parts) {
-    if let Some(authority) = parts.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        parts.headers.insert(header::HOST, host);
-    }
-    if let Some(path) = parts.uri.path_and_query() {
-        parts.uri = Uri::from(path.clone());
-    }
 }

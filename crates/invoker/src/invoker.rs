@@ -8,10 +8,12 @@ use futures::FutureExt as _;
 use metrics::{Counter, Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{Attempt, AttemptHandle, Effect, Effects};
 use crate::attempt;
 use crate::failure::Trouble;
+use crate::identity::LOOK_INTERVAL;
 use crate::options::InvokerOptions;
 use crate::pool::Pool;
 
@@ -27,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) memory: Arc<Semaphore>,
     slots: Arc<Semaphore>,
+    /// Looks for another key to sign with.
+    _follow_identity: Option<AbortOnDropHandle<()>>,
     started: Counter,
     failed: Counter,
     running: Gauge,
@@ -45,6 +49,9 @@ impl Invoker {
                     options.memory_bytes_max,
                 ))),
                 pool: Pool::new(options.clone()),
+                _follow_identity: (options.identity.clone()).map(|identity| {
+                    AbortOnDropHandle::new(tokio::spawn(identity.follow(LOOK_INTERVAL)))
+                }),
                 options,
                 schema,
                 started: metrics::counter!("abide_invoker_attempts_started_total"),

@@ -15,6 +15,8 @@ mod discovery;
 mod exchange;
 mod failure;
 mod head;
+mod http1;
+mod identity;
 mod invoker;
 mod options;
 mod outgoing;
@@ -25,5 +27,6 @@ mod tls;
 
 pub use deployment::AddressError;
 pub use discovery::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};
+pub use identity::{Identity, IdentityError};
 pub use invoker::Invoker;
 pub use options::InvokerOptions;

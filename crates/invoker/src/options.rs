@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use abide_service_protocol::frame;
+use abide_service_protocol::{awaiting, frame};
+
+use crate::identity::Identity;
 
 /// How deployments are driven.
 #[derive(Debug, Clone)]
@@ -14,6 +16,15 @@ pub struct InvokerOptions {
     pub memory_bytes_max: usize,
     /// The longest message that an endpoint may send.
     pub message_bytes_max: usize,
+    /// From this length on a message is logged as large.
+    pub message_bytes_warn: usize,
+    /// Bytes of messages that one attempt may have half received. An attempt that needs more fails and is tried
+    /// again.
+    pub attempt_memory_bytes_max: usize,
+    /// How deep the things that a handler awaits may be nested; one that nests them deeper is paused.
+    pub await_depth_max: usize,
+    /// Whether calls of handlers may carry scopes and limit keys.
+    pub scopes: bool,
     /// Messages from the leader that wait for one attempt. When there are more the leader starts another attempt.
     pub messages_max: usize,
     /// How long a connection may take to open.
@@ -34,6 +45,8 @@ pub struct InvokerOptions {
     pub discovery_bytes_max: usize,
     /// Headers that go with every discovery and invocation, such as the cluster's name.
     pub headers: Vec<(String, String)>,
+    /// Signs every discovery and invocation.
+    pub identity: Option<Identity>,
 }
 
 impl Default for InvokerOptions {
@@ -42,6 +55,10 @@ impl Default for InvokerOptions {
             concurrency_max: 1000,
             memory_bytes_max: 256 * 1024 * 1024,
             message_bytes_max: frame::DEFAULT_PAYLOAD_LENGTH_MAX,
+            message_bytes_warn: 10 * 1024 * 1024,
+            attempt_memory_bytes_max: 32 * 1024 * 1024,
+            await_depth_max: awaiting::DEFAULT_DEPTH_MAX,
+            scopes: false,
             messages_max: 1024,
             connect_timeout: Duration::from_secs(10),
             streams_per_connection_max: 128,
@@ -52,6 +69,7 @@ impl Default for InvokerOptions {
             discovery_timeout: Duration::from_secs(10),
             discovery_bytes_max: 32 * 1024 * 1024,
             headers: Vec::new(),
+            identity: None,
         }
     }
 }

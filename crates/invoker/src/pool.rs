@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::deployment::{Address, AddressError};
+use crate::http1::Idle;
 use crate::options::InvokerOptions;
 use crate::prompt::PromptStream;
 
@@ -59,6 +60,7 @@ pub(crate) struct Remote {
     pub(crate) address: Address,
     options: Arc<InvokerOptions>,
     connections: Mutex<Connections>,
+    pub(crate) idle_http1: Idle,
 }
 
 #[derive(Default)]
@@ -132,7 +134,9 @@ impl Pool {
         }
         // A good moment to forget deployments that nobody talks to any more.
         remotes.retain(|_, remote| {
-            Arc::strong_count(remote) > 1 || !remote.connections.lock().open.is_empty()
+            Arc::strong_count(remote) > 1
+                || !remote.connections.lock().open.is_empty()
+                || !remote.idle_http1.is_empty()
         });
         let remote = Arc::new(Remote {
             uri: deployment.uri.clone(),
@@ -144,6 +148,7 @@ impl Pool {
             )?,
             options: self.options.clone(),
             connections: Mutex::default(),
+            idle_http1: Idle::default(),
         });
         remotes.insert(deployment.id, remote.clone());
         Ok(remote)
@@ -154,6 +159,11 @@ impl Remote {
     /// How long a connection may take to open.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.options.connect_timeout
+    }
+
+    /// How long a connection without streams is kept.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.options.idle_timeout
     }
 
     /// A stream's place on an open connection; opens one if there is none with places left.

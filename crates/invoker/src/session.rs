@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use abide_schema::Schema;
 use abide_service_protocol::{
-    Await, AwaitError, Command, ErrorCode, Failure, Frame, FrameError, MessageClass, MessageType,
-    Notification, NotificationId, Outcome, ProtocolVersion, RawEntry, invocation_code, proto,
+    AttachTarget, Await, AwaitError, Command, ErrorCode, Failure, Frame, FrameError, MessageClass,
+    MessageType, Notification, NotificationId, Outcome, ProtocolVersion, RawEntry, invocation_code,
+    proto,
 };
 use abide_types::{HandlerKind, InvocationTarget, ServiceKind};
 use prost::Message;
@@ -22,6 +23,7 @@ pub(crate) struct Session {
     service_kind: ServiceKind,
     handler_kind: HandlerKind,
     schema: watch::Receiver<Arc<Schema>>,
+    limits: Limits,
     /// The deployment to pin with the first entry; `None` once that is said.
     unpinned: Option<PinnedDeployment>,
     /// Entries that were replayed; the leader's notifications below it are in them.
@@ -33,6 +35,15 @@ pub(crate) struct Session {
     proposed: BTreeSet<u32>,
     /// Those of them that the endpoint wants acked instead of echoed.
     wants_ack: BTreeSet<u32>,
+}
+
+/// What of a frame hangs on the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How deep the things that a handler awaits may be nested.
+    pub(crate) await_depth_max: usize,
+    /// Whether calls may carry scopes and limit keys.
+    pub(crate) scopes: bool,
 }
 
 /// How an attempt goes on after a frame.
@@ -50,6 +61,7 @@ impl Session {
         unpinned: Option<PinnedDeployment>,
         journal: &[RawEntry],
         schema: watch::Receiver<Arc<Schema>>,
+        limits: Limits,
     ) -> Self {
         let commands = journal.iter().filter(|entry| entry.is_command()).count();
         let output = MessageType::Output.code();
@@ -58,6 +70,7 @@ impl Session {
             service_kind: target.service_kind,
             handler_kind: target.handler_kind,
             schema,
+            limits,
             unpinned,
             replayed: u32::try_from(journal.len()).unwrap_or(u32::MAX),
             commands: u32::try_from(commands).unwrap_or(u32::MAX),
@@ -188,21 +201,33 @@ impl Session {
     }
 
     fn callee(&self, command: &Command) -> Result<Option<ResolvedTarget>, Trouble> {
-        let (service, handler, key, idempotent) = match command {
+        let (service, handler, key, idempotent, scope) = match command {
             Command::Call(call) => (
                 &call.service,
                 &call.handler,
                 &call.key,
                 call.idempotency_key.is_some(),
+                &call.scope,
             ),
             Command::OneWayCall(call) => (
                 &call.service,
                 &call.handler,
                 &call.key,
                 call.idempotency_key.is_some(),
+                &call.scope,
             ),
+            Command::AttachInvocation { target, .. }
+            | Command::GetInvocationOutput { target, .. } => {
+                self.check_scope(match target {
+                    AttachTarget::Idempotent { scope, .. }
+                    | AttachTarget::Workflow { scope, .. } => scope,
+                    AttachTarget::Invocation(_) => &None,
+                })?;
+                return Ok(None);
+            }
             _ => return Ok(None),
         };
+        self.check_scope(scope)?;
         let schema = self.schema.borrow();
         let resolved = schema
             .resolve(service, handler)
@@ -221,6 +246,16 @@ impl Session {
             target: resolved.target(key),
             retention: resolved.retention(idempotent),
         }))
+    }
+
+    fn check_scope(&self, scope: &Option<String>) -> Result<(), Trouble> {
+        match scope {
+            Some(scope) if !self.limits.scopes => Err(Trouble::coded(
+                ErrorCode::Rt0024,
+                format!("the scope '{scope}' is set, and scopes are not enabled on this server"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn on_proposal(&mut self, frame: Frame) -> Result<Step, Trouble> {
@@ -250,7 +285,7 @@ impl Session {
     fn on_suspension(&self, frame: Frame) -> Result<Effect, Trouble> {
         let suspension: proto::Suspension = decode(&frame)?;
         let awaiting = if self.version.has_await_trees() {
-            Await::decode(suspension.awaiting_on)
+            Await::decode_within(suspension.awaiting_on, self.limits.await_depth_max)
         } else {
             let completions = suspension.waiting_completions.into_iter();
             let signals = suspension.waiting_signals.into_iter();
@@ -278,7 +313,7 @@ impl Session {
             )));
         }
         let awaiting: proto::AwaitingOn = decode(&frame)?;
-        Await::decode(awaiting.awaiting_on)
+        Await::decode_within(awaiting.awaiting_on, self.limits.await_depth_max)
             .map_err(|error| await_trouble("AwaitingOn", &error))
             .map(|_| ())
     }
@@ -340,7 +375,7 @@ pub(crate) fn frame_trouble(error: &FrameError) -> Trouble {
 fn await_trouble(what: &str, error: &AwaitError) -> Trouble {
     let message = format!("{what}: {error}");
     match error {
-        AwaitError::TooDeep => Trouble::coded(ErrorCode::Rt0025, message).pausing(),
+        AwaitError::TooDeep(_) => Trouble::coded(ErrorCode::Rt0025, message).pausing(),
         AwaitError::Malformed(_) | AwaitError::TooLong(_) | AwaitError::Empty => {
             Trouble::protocol(message)
         }

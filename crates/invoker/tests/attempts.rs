@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use abide_invoker::api::ToAttempt;
-use abide_schema::HttpVersion;
 use abide_service_protocol::{
     Failure, MessageType, Notification, NotificationId, NotificationResult, Outcome, RawEntry,
     proto,
@@ -512,43 +511,4 @@ async fn a_leader_that_is_behind_loses_nothing() {
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     assert_eq!(runs, 5000);
-}
-
-#[tokio::test]
-async fn an_http_1_endpoint_gets_the_whole_request_first() {
-    use http_body_util::{BodyExt as _, Full};
-    use hyper::service::service_fn;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-                assert_eq!(request.uri(), "/invoke/Plain/h");
-                assert!(request.headers().contains_key("host"));
-                let content_type = request.headers()["content-type"].clone();
-                let body = request.into_body().collect().await?.to_bytes();
-                assert!(body.len() > 100_000);
-                let response = http::Response::builder()
-                    .header("content-type", content_type)
-                    .body(Full::new(join([output("h1"), end()])));
-                Ok::<_, hyper::Error>(response.unwrap())
-            });
-            let io = hyper_util::rt::TokioIo::new(socket);
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
-        }
-    });
-    let mut leader = Leader::with(&uri, "BIDI_STREAM", 6, HttpVersion::Http11, |_| {});
-    let mut attempt = leader.attempt("Plain", "h");
-    attempt.journal.push(RawEntry {
-        ty: MessageType::Run.code(),
-        payload: vec![0; 100_000].into(),
-    });
-    let _handle = leader.start(attempt).await;
-    expect![[r#"
-        pinned v6
-        Output(Value(b"h1"))
-        end
-    "#]]
-    .assert_eq(&leader.transcript().await);
 }

@@ -606,3 +606,104 @@ async fn an_endless_stream_waits_for_the_leader() {
     assert!(leader.transcript().await.ends_with("end\n"));
     assert_eq!(sent.load(Ordering::Relaxed), COMMANDS);
 }
+
+#[tokio::test]
+async fn one_attempt_gets_no_more_memory_than_its_own() {
+    // Announces two megabytes, sends one.
+    let bytes = join([
+        raw(MessageType::Output.code(), 2 << 20, &[]),
+        Bytes::from(vec![0; 1 << 20]),
+    ]);
+    let uri = answering(bytes).await;
+    let mut leader = Leader::with(&uri, "BIDI_STREAM", 6, HttpVersion::Http2, |options| {
+        options.attempt_memory_bytes_max = 100_000;
+    });
+    expect![[r#"
+        failed RT0001 [500] more than 100000 bytes of messages are half received not counted
+    "#]]
+    .assert_eq(&leader.run("Plain", "h").await);
+}
+
+#[tokio::test]
+async fn how_deep_awaits_may_be_nested_is_configured() {
+    let mut future = proto::Future {
+        waiting_completions: vec![1],
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        future = proto::Future {
+            nested_futures: vec![future.encode_to_vec().into()],
+            ..Default::default()
+        };
+    }
+    let awaiting_on: Bytes = future.encode_to_vec().into();
+    let hint = proto::AwaitingOn {
+        awaiting_on: awaiting_on.clone(),
+        executing_side_effects: false,
+    };
+    let suspension = proto::Suspension {
+        awaiting_on,
+        ..Default::default()
+    };
+    let uri = answering(join([
+        message(MessageType::AwaitingOn, &hint),
+        message(MessageType::Suspension, &suspension),
+    ]))
+    .await;
+    for (depth, expected) in [
+        (4, "suspended on completion 1\n"),
+        (
+            3,
+            "failed RT0025 [500] AwaitingOn: await tree is nested deeper than 3 Pause\n",
+        ),
+    ] {
+        let mut leader = Leader::with(&uri, "BIDI_STREAM", 7, HttpVersion::Http2, |options| {
+            options.await_depth_max = depth;
+        });
+        assert_eq!(leader.run("Plain", "h").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_refused_where_they_are_not_enabled() {
+    let call = message(
+        MessageType::Call,
+        &proto::CallCommand {
+            service_name: "Plain".into(),
+            handler_name: "h".into(),
+            scope: Some("tenant".into()),
+            limit_key: Some("user/7".into()),
+            invocation_id_notification_idx: 1,
+            result_completion_id: 2,
+            ..Default::default()
+        },
+    );
+    let uri = answering(join([call, output("x"), end()])).await;
+    let mut leader = Leader::new(&uri, "BIDI_STREAM", 7);
+    let refused = leader.run("Plain", "h").await;
+    assert!(
+        refused.starts_with(
+            "failed RT0024 [500] the scope 'tenant' is set, and scopes are not enabled"
+        ),
+        "{refused}"
+    );
+    let mut leader = Leader::with(&uri, "BIDI_STREAM", 7, HttpVersion::Http2, |options| {
+        options.scopes = true;
+    });
+    let taken = leader.run("Plain", "h").await;
+    assert!(taken.starts_with("pinned v7\nCall("), "{taken}");
+}
+
+/// An endpoint that answers every request with these bytes.
+async fn answering(bytes: Bytes) -> String {
+    endpoint(move |mut stream| {
+        let bytes = bytes.clone();
+        async move {
+            stream.replay().await;
+            stream.accept();
+            stream.send(bytes);
+            stream.finish().await;
+        }
+    })
+    .await
+}

@@ -76,6 +76,8 @@ async fn drive(leader: &mut Leader, handler: &str, input: &'static str) -> (Outc
             retry_count: 0,
             since_last_entry: Duration::ZERO,
             random_seed: 1,
+            scope: None,
+            limit_key: None,
         };
         let handle = leader.start(this).await;
         'attempt: loop {

@@ -31,6 +31,9 @@ pub enum NodeError {
     /// The metrics cannot be collected.
     #[error("set up metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The key with which requests to services are signed is not usable.
+    #[error("`worker.invoker.request-identity-private-key-pem-file`")]
+    Identity(#[from] abide_invoker::IdentityError),
     /// The cluster did not take this node in.
     #[error("join the cluster")]
     Join(#[from] JoinError),

@@ -7,7 +7,7 @@ use abide_admin::AdminOptions;
 use abide_config::Config;
 use abide_controller::{Budget, ControllerOptions, LivenessOptions};
 use abide_ingress_http::IngressOptions;
-use abide_invoker::InvokerOptions;
+use abide_invoker::{Identity, IdentityError, InvokerOptions};
 use abide_log_server::LogServerOptions;
 use abide_metadata::{MetadataOptions, NodeDescription, ProvisionSettings};
 use abide_partition_store::StoreOptions;
@@ -166,7 +166,15 @@ pub(crate) fn admin(config: &Config, bound: &[Bound]) -> AdminOptions {
 /// How long requests to the admin API may take to end when the node stops.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
-pub(crate) fn invoker(config: &Config) -> InvokerOptions {
+/// The key with which requests to services are signed, if one is configured.
+pub(crate) fn identity(config: &Config) -> Result<Option<Identity>, IdentityError> {
+    let invoker = &config.worker.invoker;
+    let path = invoker.request_identity_private_key_pem_file.as_deref();
+    path.map(|path| Identity::load(path, invoker.request_identity_expiration))
+        .transpose()
+}
+
+pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOptions {
     let invoker = &config.worker.invoker;
     let mut headers: Vec<(String, String)> = vec![(
         "x-restate-cluster-name".to_owned(),
@@ -180,12 +188,16 @@ pub(crate) fn invoker(config: &Config) -> InvokerOptions {
         concurrency_max: invoker.concurrent_invocations_limit.get() as usize,
         memory_bytes_max: invoker.memory_limit.as_usize(),
         message_bytes_max: config.invoker_message_bytes_max().as_usize(),
+        message_bytes_warn: invoker.message_size_warning.as_usize(),
+        attempt_memory_bytes_max: invoker.per_invocation_memory_limit.as_usize(),
+        await_depth_max: invoker.max_awaited_future_depth as usize,
         connect_timeout: invoker.connect_timeout,
         streams_per_connection_max: invoker.http2_streams_per_connection_limit.get() as usize,
         idle_timeout: invoker.http2_idle_connection_timeout,
         keep_alive_interval: invoker.http2_keep_alive_interval,
         keep_alive_timeout: invoker.http2_keep_alive_timeout,
         headers,
+        identity,
         ..InvokerOptions::default()
     }
 }

@@ -70,6 +70,8 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     let prometheus = measures::install(&config)?;
     let directory = config.node_dir();
     data_dir::prepare(&directory, &config.cluster_name, &config.node_name)?;
+    // Before anything is promised to anybody: a node that cannot sign must not call services.
+    let identity = options::identity(&config)?;
     let listeners = Listeners::bind(&config)?;
     let facts = Arc::new(Facts::new(Arc::clone(&config), listeners.bound(&config)));
     let disks = Disks::open(&facts, fatal).await?;
@@ -97,7 +99,7 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
         metadata,
         fabric,
     };
-    let engine = parts.assemble(disks, &running).await;
+    let engine = parts.assemble(disks, identity, &running).await;
     // Every service has its handler now: the others may come.
     let member = running.member();
     slot.send_replace(Some(Arc::clone(&member.fabric)));
@@ -310,7 +312,12 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     /// Registers every handler and starts what works behind the doors.
-    async fn assemble(&self, disks: Disks, running: &Running) -> Engine {
+    async fn assemble(
+        &self,
+        disks: Disks,
+        identity: Option<abide_invoker::Identity>,
+        running: &Running,
+    ) -> Engine {
         let config = &self.facts.config;
         let conduit: Arc<dyn Conduit> = self.fabric.clone();
         let local = disks
@@ -343,7 +350,10 @@ impl Parts<'_> {
             options::schema_defaults(config),
             running.background.clone(),
         );
-        let invoker = Arc::new(Invoker::new(options::invoker(config), schema.clone()));
+        let invoker = Arc::new(Invoker::new(
+            options::invoker(config, identity),
+            schema.clone(),
+        ));
         let dependencies = Dependencies {
             node: member.incarnation(),
             partitions: self.partitions().await,

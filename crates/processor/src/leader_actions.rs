@@ -158,6 +158,8 @@ impl Leader<'_> {
             retry_count: running.retry_count,
             since_last_entry: running.last_entry.elapsed(),
             random_seed: row.random_seed,
+            scope: row.flow.as_ref().map(|flow| flow.scope.clone()),
+            limit_key: row.flow.and_then(|flow| flow.limit_key),
         };
         let handle = self
             .context

@@ -10,8 +10,8 @@ use prost::Message;
 use crate::notification::NotificationId;
 use crate::proto;
 
-/// How deep a tree may be nested.
-pub const DEPTH_MAX: usize = 1000;
+/// How deep a tree may be nested if nothing else is configured.
+pub const DEFAULT_DEPTH_MAX: usize = 1000;
 
 /// How long a tree's wire form may be. A decoded tree takes up to some thirty times as much.
 pub const LENGTH_MAX: usize = 1024 * 1024;
@@ -49,9 +49,9 @@ pub enum AwaitError {
     /// It cannot be read.
     #[error("await tree cannot be decoded: {0}")]
     Malformed(String),
-    /// It is nested deeper than [`DEPTH_MAX`].
-    #[error("await tree is nested deeper than {DEPTH_MAX}")]
-    TooDeep,
+    /// It is nested deeper than allowed.
+    #[error("await tree is nested deeper than {0}")]
+    TooDeep(usize),
     /// It is longer than [`LENGTH_MAX`].
     #[error("await tree has {0} bytes, the limit is {LENGTH_MAX}")]
     TooLong(usize),
@@ -142,8 +142,13 @@ impl Tally {
 }
 
 impl Await {
-    /// Reads a tree: the stored form, and field 4 of a suspension of version 7.
+    /// Reads a stored tree. Its depth was judged before it was stored.
     pub fn decode(bytes: Bytes) -> Result<Self, AwaitError> {
+        Self::decode_within(bytes, LENGTH_MAX)
+    }
+
+    /// Reads field 4 of a suspension of version 7, nested no deeper than `depth_max`.
+    pub fn decode_within(bytes: Bytes, depth_max: usize) -> Result<Self, AwaitError> {
         if bytes.len() > LENGTH_MAX {
             return Err(AwaitError::TooLong(bytes.len()));
         }
@@ -152,8 +157,8 @@ impl Await {
         let mut unread = vec![(bytes.clone(), 0, 1)];
         let mut has_leaf = false;
         while let Some((bytes, parent, depth)) = unread.pop() {
-            if depth > DEPTH_MAX {
-                return Err(AwaitError::TooDeep);
+            if depth > depth_max {
+                return Err(AwaitError::TooDeep(depth_max));
             }
             let future = proto::Future::decode(bytes)
                 .map_err(|error| AwaitError::Malformed(error.to_string()))?;
@@ -382,12 +387,12 @@ mod tests {
 
     #[test]
     fn a_tree_may_be_deep_but_not_too_deep() {
-        let awaiting = Await::decode(nested(DEPTH_MAX)).unwrap();
+        let awaiting = Await::decode_within(nested(DEFAULT_DEPTH_MAX), DEFAULT_DEPTH_MAX).unwrap();
         assert!(awaiting.is_satisfied(|_| Some(IsFailure(false))));
         assert!(!awaiting.is_satisfied(|_| None));
         assert_eq!(
-            Await::decode(nested(DEPTH_MAX + 1)),
-            Err(AwaitError::TooDeep)
+            Await::decode_within(nested(DEFAULT_DEPTH_MAX + 1), DEFAULT_DEPTH_MAX),
+            Err(AwaitError::TooDeep(DEFAULT_DEPTH_MAX))
         );
     }
 

@@ -8,6 +8,7 @@ use crate::codes::ErrorCode;
 use crate::failure::{Failure, Outcome};
 use crate::message_type::{MessageClass, MessageType};
 use crate::notification::NotificationResult;
+use crate::scope::{self, ScopeError};
 use crate::{bounds, proto};
 
 /// A journal entry as it was sent or will be: it is stored, replayed and passed on in this form, so that a
@@ -192,6 +193,10 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     /// Not empty if present.
     pub idempotency_key: Option<String>,
+    /// What the callee's concurrency is counted within; since version 7.
+    pub scope: Option<String>,
+    /// What is counted within the scope. Only with a scope.
+    pub limit_key: Option<String>,
     /// The callee's id is told under this id, first.
     pub invocation_id_completion: u32,
     /// The result is told under this id.
@@ -213,6 +218,10 @@ pub struct OneWayCall {
     pub headers: Vec<(String, String)>,
     /// Not empty if present.
     pub idempotency_key: Option<String>,
+    /// What the callee's concurrency is counted within; since version 7.
+    pub scope: Option<String>,
+    /// What is counted within the scope. Only with a scope.
+    pub limit_key: Option<String>,
     /// When; zero or past means now.
     pub invoke_at: Timestamp,
     /// The callee's id is told under this id.
@@ -282,6 +291,8 @@ pub enum AttachTarget {
         handler: String,
         /// The idempotency key.
         idempotency_key: String,
+        /// The scope that it was called in.
+        scope: Option<String>,
     },
     /// The run of a workflow.
     Workflow {
@@ -289,6 +300,8 @@ pub enum AttachTarget {
         workflow: String,
         /// Its key.
         key: String,
+        /// The scope that it was called in.
+        scope: Option<String>,
     },
 }
 
@@ -330,9 +343,14 @@ pub enum CommandError {
     /// The idempotency key is there and empty.
     #[error("{0}: the idempotency key must not be empty")]
     EmptyIdempotencyKey(MessageType),
-    /// A scope or limit key is set.
-    #[error("{0}: scopes and limit keys are not supported by this server")]
-    Scope(MessageType),
+    /// A scope or limit key is not written as one, or a limit key lacks its scope.
+    #[error("{ty}: {source}")]
+    Scope {
+        /// What it is.
+        ty: MessageType,
+        /// What is wrong with it.
+        source: ScopeError,
+    },
 }
 
 impl CommandError {
@@ -341,7 +359,7 @@ impl CommandError {
         match self {
             Self::Type(_) | Self::Malformed { .. } | Self::Missing { .. } => ErrorCode::Rt0012,
             Self::StateKey(_) | Self::Id { .. } | Self::EmptyIdempotencyKey(_) => ErrorCode::Rt0017,
-            Self::Scope(_) => ErrorCode::Rt0024,
+            Self::Scope { .. } => ErrorCode::Rt0024,
         }
     }
 }
@@ -505,8 +523,7 @@ impl Reader<'_> {
 
     fn call(&self) -> Result<Command, CommandError> {
         let message: proto::CallCommand = self.message()?;
-        self.no_scope(&message.scope)?;
-        self.no_scope(&message.limit_key)?;
+        self.scope(message.scope.as_deref(), message.limit_key.as_deref())?;
         Ok(Command::Call(Call {
             service: message.service_name,
             handler: message.handler_name,
@@ -514,6 +531,8 @@ impl Reader<'_> {
             parameter: message.parameter,
             headers: headers(message.headers),
             idempotency_key: self.idempotency_key(message.idempotency_key)?,
+            scope: message.scope,
+            limit_key: message.limit_key,
             invocation_id_completion: message.invocation_id_notification_idx,
             completion: message.result_completion_id,
         }))
@@ -521,8 +540,7 @@ impl Reader<'_> {
 
     fn one_way_call(&self) -> Result<Command, CommandError> {
         let message: proto::OneWayCallCommand = self.message()?;
-        self.no_scope(&message.scope)?;
-        self.no_scope(&message.limit_key)?;
+        self.scope(message.scope.as_deref(), message.limit_key.as_deref())?;
         Ok(Command::OneWayCall(OneWayCall {
             service: message.service_name,
             handler: message.handler_name,
@@ -530,6 +548,8 @@ impl Reader<'_> {
             parameter: message.parameter,
             headers: headers(message.headers),
             idempotency_key: self.idempotency_key(message.idempotency_key)?,
+            scope: message.scope,
+            limit_key: message.limit_key,
             invoke_at: Timestamp(message.invoke_time),
             invocation_id_completion: message.invocation_id_notification_idx,
         }))
@@ -568,7 +588,7 @@ impl Reader<'_> {
         &self,
         target: proto::IdempotentRequestTarget,
     ) -> Result<AttachTarget, CommandError> {
-        self.no_scope(&target.scope)?;
+        self.scope(target.scope.as_deref(), None)?;
         if target.idempotency_key.is_empty() {
             return Err(CommandError::EmptyIdempotencyKey(self.ty));
         }
@@ -577,14 +597,16 @@ impl Reader<'_> {
             key: target.service_key,
             handler: target.handler_name,
             idempotency_key: target.idempotency_key,
+            scope: target.scope,
         })
     }
 
     fn workflow(&self, target: proto::WorkflowTarget) -> Result<AttachTarget, CommandError> {
-        self.no_scope(&target.scope)?;
+        self.scope(target.scope.as_deref(), None)?;
         Ok(AttachTarget::Workflow {
             workflow: target.workflow_name,
             key: target.workflow_key,
+            scope: target.scope,
         })
     }
 
@@ -628,11 +650,11 @@ impl Reader<'_> {
         Ok(key)
     }
 
-    fn no_scope(&self, scope: &Option<String>) -> Result<(), CommandError> {
-        match scope {
-            None => Ok(()),
-            Some(_) => Err(CommandError::Scope(self.ty)),
-        }
+    fn scope(&self, scope: Option<&str>, limit_key: Option<&str>) -> Result<(), CommandError> {
+        scope::check(scope, limit_key).map_err(|source| CommandError::Scope {
+            ty: self.ty,
+            source,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod manifest;
 pub mod message_type;
 pub mod notification;
+pub mod scope;
 pub mod version;
 
 #[allow(missing_docs, reason = "generated; the .proto file says what is what")]
@@ -33,6 +34,7 @@ pub use failure::{Failure, Outcome};
 pub use frame::{Frame, FrameDecoder, FrameError};
 pub use message_type::{MessageClass, MessageType};
 pub use notification::{Notification, NotificationError, NotificationId, NotificationResult};
+pub use scope::ScopeError;
 pub use version::ProtocolVersion;
 
 /// Decodes a control message that an endpoint sent, within the bounds that keep small payloads from becoming

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use abide_service_protocol::awaiting::IsFailure;
 use abide_service_protocol::{
-    Command, Failure, Frame, FrameDecoder, MessageType, Notification, NotificationId,
+    Await, Command, Failure, Frame, FrameDecoder, MessageType, Notification, NotificationId,
     NotificationResult, Outcome, RawEntry, SignalId, SignalResult, frame, proto,
 };
 use abide_types::{InvocationId, PartitionKey};
@@ -102,7 +103,7 @@ fn commands_are_read_as_captured() {
     check_command(
         "040d 0000 00000018 0a06 43616c6c6565 1204 736c6f77 1a04 31323030 5001 5802",
         expect![[
-            r#"Call(Call { service: "Callee", handler: "slow", key: "", parameter: b"1200", headers: [], idempotency_key: None, invocation_id_completion: 1, completion: 2 })"#
+            r#"Call(Call { service: "Callee", handler: "slow", key: "", parameter: b"1200", headers: [], idempotency_key: None, scope: None, limit_key: None, invocation_id_completion: 1, completion: 2 })"#
         ]],
     );
 }
@@ -219,8 +220,12 @@ fn incomplete_commands_are_refused_with_a_code() {
             "RT0017 Call: the idempotency key must not be empty",
         ),
         (
-            "040d 0000 00000003 3a01 73",
-            "RT0024 Call: scopes and limit keys are not supported by this server",
+            "040d 0000 00000005 3a03 612062",
+            "RT0024 Call: 'a b' is no scope: 1 to 36 of a-z, A-Z, 0-9, '_', '.', '-'",
+        ),
+        (
+            "040e 0000 00000003 4a01 73",
+            "RT0024 OneWayCall: the limit key 's' lacks a scope",
         ),
         (
             "0412 0000 00000000",
@@ -246,5 +251,126 @@ proptest! {
         let _ = Command::decode(&entry);
         let _ = Notification::decode(&entry);
         let _ = entry.command_name();
+    }
+}
+
+#[test]
+fn suspensions_are_read_as_captured() {
+    let flat = decode("0001 0000 00000006 0a01 02 1201 01");
+    let suspension = proto::Suspension::decode(flat.payload).unwrap();
+    assert_eq!(suspension.waiting_completions, [2]);
+    assert_eq!(suspension.waiting_signals, [1]);
+    let tree = decode("0001 0000 0000000a 2208 0a0102 120101 2801");
+    let suspension = proto::Suspension::decode(tree.payload).unwrap();
+    let awaiting = Await::decode(suspension.awaiting_on).unwrap();
+    let leaves: Vec<_> = awaiting.leaves().map(ToString::to_string).collect();
+    assert_eq!(leaves, ["completion 2", "signal 1"]);
+    let hint = decode("0006 0000 0000000a 0a08 0a0102 120101 2801");
+    let hint = proto::AwaitingOn::decode(hint.payload).unwrap();
+    assert_eq!(hint.awaiting_on, *awaiting.bytes());
+    assert!(!hint.executing_side_effects);
+}
+
+#[test]
+fn the_nested_suspension_wakes_as_captured_but_not_before() {
+    let frame = decode("0001 0000 00000016 2214 120101 220d 0a0101 2206 0a020203 2801 2804 2801");
+    let suspension = proto::Suspension::decode(frame.payload).unwrap();
+    let awaiting = Await::decode(suspension.awaiting_on).unwrap();
+    let wakes = |done: &[u32]| {
+        awaiting.is_satisfied(|id| match id {
+            NotificationId::Completion(id) => done.contains(id).then_some(IsFailure(false)),
+            _ => None,
+        })
+    };
+    assert!(!wakes(&[2]));
+    assert!(wakes(&[1, 2]));
+}
+
+#[test]
+fn a_start_of_a_later_attempt_is_written_as_captured() {
+    let start = proto::Start {
+        id: bytes("599399e46d84458942c9c728f232ca465c27f1f68d930375"),
+        debug_id: "inv_1bMGYQT1SQgF3yNJFL4teFkfuI9ATc40sW".into(),
+        known_entries: 1,
+        partial_state: true,
+        random_seed: 4_564_790_151_565_253_478,
+        ..Default::default()
+    };
+    let mut out = BytesMut::new();
+    frame::put_message(MessageType::Start, &start, &mut out);
+    let captured = [
+        bytes("0000 0000 00000050 0a18 599399e46d84458942c9c728f232ca465c27f1f68d930375 1226"),
+        Bytes::from_static(b"inv_1bMGYQT1SQgF3yNJFL4teFkfuI9ATc40sW"),
+        bytes("1801 2801 48 e6b6fe91d28ed9ac3f"),
+    ];
+    assert_eq!(out.freeze(), captured.concat());
+}
+
+#[test]
+fn an_input_keeps_its_headers_in_order() {
+    let headers = vec![
+        (
+            "x-restate-ingress-path".to_owned(),
+            "/Counter/k1/add".to_owned(),
+        ),
+        ("user-agent".to_owned(), "curl/7.88.1".to_owned()),
+        ("accept".to_owned(), "*/*".to_owned()),
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("content-length".to_owned(), "1".to_owned()),
+    ];
+    let mut out = BytesMut::new();
+    frame::put_entry(
+        &RawEntry::input(headers, Bytes::from_static(b"5")),
+        &mut out,
+    );
+    let mut captured = BytesMut::from(&bytes("0400 0000 00000091 0a29 0a16")[..]);
+    captured.extend_from_slice(b"x-restate-ingress-path");
+    captured.extend_from_slice(&bytes("120f"));
+    captured.extend_from_slice(b"/Counter/k1/add");
+    assert_eq!(out[..captured.len()], captured);
+    assert!(out.ends_with(&bytes("7203 0a01 35")));
+    assert_eq!(out.len(), 8 + 0x91);
+}
+
+proptest! {
+    /// Whatever comes, in whatever pieces: no panic, no more kept than came, and the same frames as in one piece.
+    #[test]
+    fn no_stream_of_bytes_harms_the_decoder(
+        stream in prop::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..200),
+        cuts in prop::collection::vec(1_usize..20, 0..40),
+    ) {
+        let limit = 64;
+        let drain = |decoder: &mut FrameDecoder, frames: &mut Vec<Frame>| loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        let mut whole = FrameDecoder::new(limit);
+        let mut expected = Vec::new();
+        whole.push(stream.clone().into());
+        drain(&mut whole, &mut expected);
+
+        let mut pieces = FrameDecoder::new(limit);
+        let mut frames = Vec::new();
+        let mut rest = &stream[..];
+        let mut cuts = cuts.into_iter();
+        while !rest.is_empty() {
+            let length = cuts.next().unwrap_or(rest.len()).min(rest.len());
+            let (piece, after) = rest.split_at(length);
+            rest = after;
+            pieces.push(Bytes::copy_from_slice(piece));
+            if !drain(&mut pieces, &mut frames) {
+                break;
+            }
+            prop_assert!(pieces.buffered() < limit + frame::HEADER_LENGTH);
+        }
+        prop_assert_eq!(&frames, &expected);
+        for frame in frames {
+            let _ = abide_service_protocol::decode_control::<proto::Suspension>(&frame);
+            let _ = abide_service_protocol::decode_control::<proto::Error>(&frame);
+            let _ = Await::decode_within(frame.payload, 10);
+        }
     }
 }

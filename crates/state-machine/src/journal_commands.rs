@@ -483,6 +483,7 @@ pub fn attach_target_id(target: &AttachTarget) -> InvocationId {
             key,
             handler,
             idempotency_key,
+            scope: _,
         } => InvocationTarget {
             service: service.clone(),
             key: key.clone(),
@@ -495,7 +496,11 @@ pub fn attach_target_id(target: &AttachTarget) -> InvocationId {
             handler_kind: HandlerKind::Shared,
         }
         .invocation_id(Some(idempotency_key), 0),
-        AttachTarget::Workflow { workflow, key } => InvocationTarget {
+        AttachTarget::Workflow {
+            workflow,
+            key,
+            scope: _,
+        } => InvocationTarget {
             service: workflow.clone(),
             key: Some(key.clone()),
             handler: "run".to_owned(),

@@ -216,26 +216,34 @@ where
             let connection = connections.fetch_add(1, Ordering::Relaxed);
             let script = script.clone();
             let builder = builder.clone();
-            tokio::spawn(async move {
-                let Ok(mut h2) = builder.handshake::<_, Bytes>(socket).await else {
-                    return;
-                };
-                while let Some(Ok((request, respond))) = h2.accept().await {
-                    let (head, body) = request.into_parts();
-                    tokio::spawn(script(Stream {
-                        path: head.uri.path().to_owned(),
-                        headers: head.headers,
-                        connection,
-                        body,
-                        decoder: FrameDecoder::new(1 << 30),
-                        respond: Some(respond),
-                        sender: None,
-                    }));
-                }
-            });
+            tokio::spawn(serve(builder, socket, connection, script));
         }
     });
     format!("http://{address}/base/")
+}
+
+/// Handles every request of one connection with `script`.
+pub async fn serve<T, S, F>(builder: server::Builder, socket: T, connection: usize, script: Arc<S>)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: Fn(Stream) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Ok(mut h2) = builder.handshake::<_, Bytes>(socket).await else {
+        return;
+    };
+    while let Some(Ok((request, respond))) = h2.accept().await {
+        let (head, body) = request.into_parts();
+        tokio::spawn(script(Stream {
+            path: head.uri.path().to_owned(),
+            headers: head.headers,
+            connection,
+            body,
+            decoder: FrameDecoder::new(1 << 30),
+            respond: Some(respond),
+            sender: None,
+        }));
+    }
 }
 
 /// The services that every scripted endpoint is registered with.
@@ -353,6 +361,8 @@ impl Leader {
             retry_count: 2,
             since_last_entry: Duration::from_millis(3),
             random_seed: 42,
+            scope: None,
+            limit_key: None,
         }
     }
 
