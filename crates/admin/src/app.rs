@@ -22,7 +22,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
-use crate::{deployments, invocations, openapi, services, system};
+use crate::{deployments, invocations, openapi, services, state, system};
 
 /// Writes all metrics of the node as Prometheus text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -210,7 +210,7 @@ fn api(version: ApiVersion) -> Routes {
             "/internal/services/{service}/serdes/{operation}/{serde}",
             post(system::not_there_yet),
         )
-        .route("/services/{service}/state", post(system::not_there_yet))
+        .route("/services/{service}/state", post(state::change))
         .route("/services/{service}/handlers", get(services::handlers))
         .route(
             "/services/{service}/handlers/{handler}",
@@ -247,7 +247,7 @@ fn api(version: ApiVersion) -> Routes {
         )
         .route(
             "/invocations/{invocation_id}/restart-as-new",
-            patch(system::not_there_yet),
+            patch(invocations::restart_as_new),
         )
         .route(
             "/internal/invocations_batch_operations/{operation}",

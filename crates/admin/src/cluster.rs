@@ -5,7 +5,10 @@ use std::sync::Arc;
 use abide_invoker::{DiscoverError, DiscoverRequest, DiscoveredEndpoint, Invoker};
 use abide_metadata::{CommitError, Metadata, MetadataError, Txn, keys};
 use abide_processor::Router as Partitions;
-use abide_processor::api::{InvocationFilter, InvocationInfo, Operated, Operation, RouteError};
+use abide_processor::api::{
+    InvocationFilter, InvocationInfo, Operated, Operation, Restarted, RouteError, StateChange,
+    Whither,
+};
 use abide_types::{InvocationId, Role};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,6 +49,15 @@ pub(crate) trait Cluster: Send + Sync {
     async fn write_schema(&self, version: u64, schema: Vec<u8>) -> Result<Written, StoreError>;
     async fn operate(&self, id: InvocationId, operation: Operation)
     -> Result<Operated, RouteError>;
+    async fn resume(&self, id: InvocationId, whither: Whither) -> Result<Operated, RouteError>;
+    /// With the id of the new invocation, if there is one.
+    async fn restart(
+        &self,
+        id: InvocationId,
+        from: u32,
+        whither: Whither,
+    ) -> Result<(InvocationId, Restarted), RouteError>;
+    async fn change_state(&self, change: StateChange) -> Result<(), RouteError>;
     async fn get(&self, id: InvocationId) -> Result<Option<InvocationInfo>, RouteError>;
     async fn list(&self, filter: InvocationFilter) -> Result<Vec<InvocationInfo>, RouteError>;
     /// `None` before provisioning.
@@ -100,6 +112,23 @@ impl Cluster for Engine {
         operation: Operation,
     ) -> Result<Operated, RouteError> {
         self.partitions.operate(id, operation).await
+    }
+
+    async fn resume(&self, id: InvocationId, whither: Whither) -> Result<Operated, RouteError> {
+        self.partitions.resume(id, whither).await
+    }
+
+    async fn restart(
+        &self,
+        id: InvocationId,
+        from: u32,
+        whither: Whither,
+    ) -> Result<(InvocationId, Restarted), RouteError> {
+        self.partitions.restart_as_new(id, from, whither).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<(), RouteError> {
+        self.partitions.mutate_state(change).await
     }
 
     async fn get(&self, id: InvocationId) -> Result<Option<InvocationInfo>, RouteError> {

@@ -63,6 +63,40 @@ pub(crate) enum AdminError {
         "The invocation '{0}' is still running or the deployment id is not pinned yet, deployment id cannot be changed."
     )]
     CannotMove(InvocationId),
+    #[error("The given deployment was not found when trying to resume the invocation '{0}'.")]
+    NoDeploymentToResume(InvocationId),
+    #[error(
+        "The given deployment was not found when trying to restart as new the invocation '{0}'."
+    )]
+    NoDeploymentToRestart(InvocationId),
+    #[error(
+        "The invocation '{id}' is running on protocol version '{bound}', while the chosen deployment '{deployment}' supports the range {min}..={max}."
+    )]
+    ProtocolOutside {
+        id: InvocationId,
+        bound: u32,
+        deployment: DeploymentId,
+        min: u32,
+        max: u32,
+    },
+    #[error("The invocation '{0}' is still running.")]
+    StillRunning(InvocationId),
+    #[error("The invocation '{0}' cannot be restarted because it's not running yet.")]
+    RestartTooEarly(InvocationId),
+    #[error(
+        "The invocation '{0}' cannot be restarted because the input is not available. This indicates that the journal was already purged, or not retained at all."
+    )]
+    NoInput(InvocationId),
+    #[error(
+        "Restarting the invocation '{0}' is not supported. Restarting workflows is not supported, and restarting invocations created using the old service protocol."
+    )]
+    CannotRestart(InvocationId),
+    #[error(
+        "The prefix of the journal '{0}' up to 'from' (included) contains some Commands without respective Completions."
+    )]
+    IncompletePrefix(InvocationId),
+    #[error("Cannot modify state for service type {0}")]
+    NoState(&'static str),
     #[error("Batch size {0} exceeds maximum allowed size of {BATCH_MAX}")]
     BatchTooLarge(usize),
     #[error("Error when routing the request internally. Reason: {0}")]
@@ -96,6 +130,11 @@ impl AdminError {
             | Self::Path { .. }
             | Self::BatchTooLarge(_)
             | Self::NotSupported(_)
+            | Self::NoDeploymentToResume(_)
+            | Self::NoDeploymentToRestart(_)
+            | Self::ProtocolOutside { .. }
+            | Self::IncompletePrefix(_)
+            | Self::NoState(_)
             | Self::UpdateService(UpdateServiceError::NotAWorkflow(_)) => StatusCode::BAD_REQUEST,
             Self::DeploymentNotFound(_)
             | Self::NoDeploymentToDelete(_)
@@ -110,8 +149,11 @@ impl AdminError {
             | Self::NotCompleted(_)
             | Self::NotRunning(_)
             | Self::CannotMove(_)
+            | Self::StillRunning(_)
             | Self::CompletedCannotResume(_) => StatusCode::CONFLICT,
-            Self::NotStarted(_) => StatusCode::TOO_EARLY,
+            Self::NotStarted(_) | Self::RestartTooEarly(_) => StatusCode::TOO_EARLY,
+            Self::NoInput(_) => StatusCode::GONE,
+            Self::CannotRestart(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Register(error)
             | Self::UpdateDeployment(UpdateDeploymentError::Register(error)) => match error {
@@ -148,6 +190,32 @@ impl AdminError {
             _ => None,
         };
         code.map(|code| code.as_str())
+    }
+
+    /// What is said of one invocation of a batch: shorter than the same on its own.
+    pub(crate) fn in_batch(&self) -> String {
+        match self {
+            Self::InvocationNotFound(id) => format!("Invocation '{id}' not found"),
+            Self::CannotMove(id) => format!("Cannot change deployment ID for invocation '{id}'"),
+            Self::NoDeploymentToResume(id) => {
+                format!("Deployment not found when resuming invocation '{id}'")
+            }
+            Self::NoDeploymentToRestart(id) => {
+                format!("Deployment not found when restarting invocation '{id}'")
+            }
+            Self::NoInput(id) => {
+                format!("Invocation '{id}' cannot be restarted because the input is not available")
+            }
+            Self::CannotRestart(id) => format!("Restarting invocation '{id}' is not supported"),
+            error => {
+                let text = error.to_string();
+                let text = text.strip_suffix('.').unwrap_or(&text);
+                match text.strip_prefix("The invocation ") {
+                    Some(rest) => format!("Invocation {rest}"),
+                    None => text.to_owned(),
+                }
+            }
+        }
     }
 
     /// What a person reads; the code stands in front, twice when an endpoint was asked.

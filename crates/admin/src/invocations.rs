@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use abide_processor::api::{InvocationFilter, InvocationStatus, Operated, Operation};
-use abide_types::{DeploymentId, InvocationId};
+use abide_processor::api::{
+    InvocationFilter, InvocationStatus, Operated, Operation, Restarted, Unsuitable, Whither,
+};
+use abide_types::{IdError, InvocationId};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -95,6 +97,7 @@ fn outcome(
         (Operated::Appended, Operation::Cancel | Operation::Pause) => Ok(StatusCode::ACCEPTED),
         (Operated::Appended, _) => Ok(StatusCode::OK),
         (Operated::CannotMove, _) => Err(AdminError::CannotMove(id)),
+        (Operated::Unsuitable(why), _) => Err(protocol_outside(id, why)),
         (Operated::NotFound, _) => Err(AdminError::InvocationNotFound(id)),
         (Operated::AlreadyCompleted | Operated::WrongState, Operation::Pause) => {
             Err(AdminError::NotRunning(id))
@@ -152,23 +155,113 @@ pub(crate) async fn resume(
     Query(query): Query<ResumeQuery>,
 ) -> Result<StatusCode, AdminError> {
     let id = parse_id(&id)?;
-    check_deployment(query.deployment.as_deref())?;
-    operate(&shared, id, Operation::Resume).await
+    let whither = in_query(query.deployment.as_deref(), Whither::Keep)?;
+    resume_one(&shared, id, whither).await
 }
 
-/// An invocation stays where it is pinned; moving it is not possible yet.
-fn check_deployment(choice: Option<&str>) -> Result<(), AdminError> {
-    match choice {
-        None | Some("keep") => Ok(()),
-        Some("latest") => Err(AdminError::NotSupported("resuming at another deployment")),
-        Some(id) => Err(match id.parse::<DeploymentId>() {
-            Ok(_) => AdminError::NotSupported("resuming at another deployment"),
-            Err(_) => AdminError::Parameter {
-                parameter: "deployment",
-                reason: "bad format".to_owned(),
-            },
-        }),
+async fn resume_one(
+    shared: &Shared,
+    id: InvocationId,
+    whither: Whither,
+) -> Result<StatusCode, AdminError> {
+    match shared.cluster.resume(id, whither).await? {
+        Operated::Unsuitable(Unsuitable::Unknown) => Err(AdminError::NoDeploymentToResume(id)),
+        operated => outcome(id, Operation::Resume, operated),
     }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RestartQuery {
+    #[serde(default)]
+    from: u32,
+    deployment: Option<String>,
+}
+
+pub(crate) async fn restart_as_new(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(query): Query<RestartQuery>,
+) -> Result<Response, AdminError> {
+    #[derive(Serialize)]
+    struct Body {
+        new_invocation_id: String,
+    }
+    let id = parse_id(&id)?;
+    let whither = in_query(query.deployment.as_deref(), Whither::Latest)?;
+    let new = restart_one(&shared, id, query.from, whither).await?;
+    let new_invocation_id = new.to_string();
+    Ok(Json(Body { new_invocation_id }).into_response())
+}
+
+async fn restart_one(
+    shared: &Shared,
+    id: InvocationId,
+    from: u32,
+    whither: Whither,
+) -> Result<InvocationId, AdminError> {
+    let (new, restarted) = shared.cluster.restart(id, from, whither).await?;
+    match restarted {
+        Restarted::Done => Ok(new),
+        Restarted::NotFound => Err(AdminError::InvocationNotFound(id)),
+        Restarted::StillRunning => Err(AdminError::StillRunning(id)),
+        Restarted::NotStarted => Err(AdminError::RestartTooEarly(id)),
+        Restarted::NoInput => Err(AdminError::NoInput(id)),
+        Restarted::Unsupported => Err(AdminError::CannotRestart(id)),
+        Restarted::Incomplete => Err(AdminError::IncompletePrefix(id)),
+        Restarted::Unsuitable(Unsuitable::Unknown) => Err(AdminError::NoDeploymentToRestart(id)),
+        Restarted::Unsuitable(why) => Err(protocol_outside(id, why)),
+    }
+}
+
+/// The deployment is there, but speaks something else.
+fn protocol_outside(id: InvocationId, why: Unsuitable) -> AdminError {
+    match why {
+        Unsuitable::Unknown => AdminError::NoDeploymentToResume(id),
+        Unsuitable::Protocol {
+            deployment,
+            bound,
+            min,
+            max,
+        } => AdminError::ProtocolOutside {
+            id,
+            bound,
+            deployment,
+            min,
+            max,
+        },
+    }
+}
+
+/// Where an invocation is to go on, as a client writes it.
+fn whither(text: Option<&str>, default: Whither) -> Result<Whither, IdError> {
+    match text {
+        None => Ok(default),
+        Some(text) if text.eq_ignore_ascii_case("keep") => Ok(Whither::Keep),
+        Some(text) if text.eq_ignore_ascii_case("latest") => Ok(Whither::Latest),
+        // Nothing at all is too short rather than misshapen.
+        Some("") => Err(IdError::BadLength {
+            expected: DEPLOYMENT_ID_LENGTH,
+            actual: 0,
+        }),
+        Some(id) => id.parse().map(Whither::Deployment),
+    }
+}
+
+/// Characters of a deployment's id.
+const DEPLOYMENT_ID_LENGTH: usize = 26;
+
+fn in_query(text: Option<&str>, default: Whither) -> Result<Whither, AdminError> {
+    whither(text, default).map_err(|error| AdminError::Parameter {
+        parameter: "deployment",
+        reason: error.to_string(),
+    })
+}
+
+fn in_body(text: Option<&str>, default: Whither) -> Result<Whither, AdminError> {
+    whither(text, default).map_err(|error| AdminError::Field {
+        field: "deployment",
+        reason: error.to_string(),
+    })
 }
 
 #[derive(Deserialize)]
@@ -225,8 +318,14 @@ struct Failed {
 }
 
 #[derive(Serialize)]
-struct BatchResult {
-    succeeded: Vec<String>,
+struct RestartedBody {
+    old_invocation_id: String,
+    new_invocation_id: String,
+}
+
+#[derive(Serialize)]
+struct BatchResult<T> {
+    succeeded: Vec<T>,
     failed: Vec<Failed>,
 }
 
@@ -235,26 +334,56 @@ pub(crate) async fn batch(
     Path(name): Path<String>,
     Json(body): Json<BatchBody>,
 ) -> Result<Response, AdminError> {
+    let ids = body.invocation_ids;
+    let deployment = body.deployment.as_deref();
+    if ids.len() > BATCH_MAX {
+        return Err(AdminError::BatchTooLarge(ids.len()));
+    }
+    let shared = &*shared;
     let operation = match name.as_str() {
         "cancel" => Operation::Cancel,
         "kill" => Operation::Kill,
         "pause" => Operation::Pause,
-        "resume" => {
-            check_deployment(body.deployment.as_deref())?;
-            Operation::Resume
-        }
         "purge" => Operation::Purge,
         "purge-journal" => Operation::PurgeJournal,
-        "restart-as-new" => return Err(AdminError::NotThereYet("restart-as-new".to_owned())),
+        "resume" => {
+            let whither = in_body(deployment, Whither::Keep)?;
+            let resumed = each(ids, |id| async move {
+                resume_one(shared, id, whither).await?;
+                Ok(id.to_string())
+            });
+            return Ok(resumed.await);
+        }
+        "restart-as-new" => {
+            let whither = in_body(deployment, Whither::Latest)?;
+            let restarted = each(ids, |id| async move {
+                let new = restart_one(shared, id, 0, whither).await?;
+                Ok(RestartedBody {
+                    old_invocation_id: id.to_string(),
+                    new_invocation_id: new.to_string(),
+                })
+            });
+            return Ok(restarted.await);
+        }
         _ => return Ok(StatusCode::NOT_FOUND.into_response()),
     };
-    if body.invocation_ids.len() > BATCH_MAX {
-        return Err(AdminError::BatchTooLarge(body.invocation_ids.len()));
-    }
-    let results = futures::stream::iter(body.invocation_ids)
+    let operated = each(ids, |id| async move {
+        operate(shared, id, operation).await?;
+        Ok(id.to_string())
+    });
+    Ok(operated.await)
+}
+
+/// Does the same to each, some at a time, and tells what became of them.
+async fn each<T, F>(ids: Vec<IdText>, operate: impl Fn(InvocationId) -> F) -> Response
+where
+    T: Serialize,
+    F: Future<Output = Result<T, AdminError>>,
+{
+    let results = futures::stream::iter(ids)
         .map(|IdText(id)| {
-            let shared = &shared;
-            async move { (id, operate(shared, id, operation).await) }
+            let done = operate(id);
+            async move { (id, done.await) }
         })
         .buffered(BATCH_WIDTH)
         .collect::<Vec<_>>()
@@ -263,15 +392,12 @@ pub(crate) async fn batch(
     let mut failed = Vec::new();
     for (id, result) in results {
         match result {
-            Ok(_) => succeeded.push(id.to_string()),
+            Ok(done) => succeeded.push(done),
             Err(error) => failed.push(Failed {
                 invocation_id: id.to_string(),
-                error: match error {
-                    AdminError::InvocationNotFound(id) => format!("Invocation '{id}' not found"),
-                    error => error.to_string(),
-                },
+                error: error.in_batch(),
             }),
         }
     }
-    Ok(Json(BatchResult { succeeded, failed }).into_response())
+    Json(BatchResult { succeeded, failed }).into_response()
 }

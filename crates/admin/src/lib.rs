@@ -14,6 +14,7 @@ mod openapi;
 mod registry;
 mod service_openapi;
 mod services;
+mod state;
 mod system;
 
 pub use app::{Admin, AdminOptions, MetricsText};

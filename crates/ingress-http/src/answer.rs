@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use abide_processor::api::{Accepted, Finished, Outcome};
 use abide_schema::Schema;
+use abide_service_protocol::Failure;
 use abide_types::{InvocationId, Timestamp};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -40,6 +41,8 @@ impl Source {
 struct ErrorBody<'a> {
     code: u16,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stacktrace: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<&'a str, &'a str>,
     source: &'static str,
@@ -99,11 +102,7 @@ pub(crate) fn finished(id: &InvocationId, finished: Finished, schema: &Schema) -
             }
             answer
         }
-        Outcome::Failure(failure) => {
-            let metadata = failure.metadata.iter();
-            let metadata = metadata.map(|(key, value)| (key.as_str(), value.as_str()));
-            failed(failure.code, &failure.message, metadata.collect())
-        }
+        Outcome::Failure(failure) => failed(&failure),
     };
     if let Some(expires) = expires_at.and_then(expiry) {
         answer.headers_mut().insert(EXPIRES, expires);
@@ -111,15 +110,19 @@ pub(crate) fn finished(id: &InvocationId, finished: Finished, schema: &Schema) -
     with_id(answer, id)
 }
 
-fn failed(code: u16, message: &str, metadata: BTreeMap<&str, &str>) -> Answer {
+fn failed(failure: &Failure) -> Answer {
     // A 1xx announces another response in HTTP, so that no client would ever see it as the answer.
-    let status = StatusCode::from_u16(code).ok();
+    let status = StatusCode::from_u16(failure.code).ok();
     let status = status.filter(|status| !status.is_informational());
     let source = Source::Invocation;
+    let metadata = failure.metadata.iter();
     let body = ErrorBody {
-        code,
-        message,
-        metadata,
+        code: failure.code,
+        message: &failure.message,
+        stacktrace: failure.stacktrace.as_deref(),
+        metadata: metadata
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect(),
         source: source.name(),
     };
     error_response(
@@ -139,7 +142,7 @@ fn error_response(status: StatusCode, body: &ErrorBody<'_>, source: Source) -> A
 /// There is no such invocation to wait for.
 pub(crate) fn nothing_to_attach_to(id: &InvocationId) -> Answer {
     with_id(
-        failed(StatusCode::NOT_FOUND.as_u16(), "not found", BTreeMap::new()),
+        failed(&Failure::new(StatusCode::NOT_FOUND.as_u16(), "not found")),
         id,
     )
 }
@@ -207,6 +210,7 @@ pub(crate) fn error(error: &IngressError) -> Answer {
     let body = ErrorBody {
         code: status.as_u16(),
         message: &error.to_string(),
+        stacktrace: None,
         metadata: BTreeMap::new(),
         source: source.name(),
     };

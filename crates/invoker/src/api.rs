@@ -143,10 +143,9 @@ pub struct ResolvedTarget {
 /// Why an attempt failed.
 #[derive(Debug, Clone)]
 pub struct AttemptFailure {
-    /// Code and message as a caller would see them if the invocation ended with this.
+    /// Code and message as a caller would see them if the invocation ended with this, and the endpoint's stack
+    /// trace.
     pub failure: Failure,
-    /// Stack trace of the endpoint, if it sent one.
-    pub stacktrace: Option<String>,
     /// The documented code, such as `RT0010`.
     pub code: Option<&'static str>,
     /// What the endpoint was doing, as it says: index, name and type of a command.

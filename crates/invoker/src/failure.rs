@@ -16,7 +16,6 @@ pub(crate) struct Trouble(Box<Details>);
 pub(crate) struct Details {
     pub(crate) code: Option<ErrorCode>,
     pub(crate) failure: Failure,
-    pub(crate) stacktrace: Option<String>,
     pub(crate) related: RelatedCommand,
     pub(crate) retry: Retry,
     pub(crate) bumps_retry_count: bool,
@@ -31,7 +30,6 @@ impl Trouble {
         Self::new(Details {
             code,
             failure: Failure::new(invocation_code::INTERNAL, message),
-            stacktrace: None,
             related: RelatedCommand::default(),
             retry: Retry::Policy,
             bumps_retry_count: true,
@@ -93,7 +91,6 @@ impl Trouble {
         let details = *self.0;
         AttemptFailure {
             failure: details.failure,
-            stacktrace: details.stacktrace,
             code: details.code.map(ErrorCode::as_str),
             related: details.related,
             deployment,

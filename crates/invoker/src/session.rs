@@ -332,11 +332,14 @@ impl Session {
             Err(trouble) => return trouble,
         };
         let behavior = error.behavior();
-        let failure = Failure::from(proto::Failure {
-            code: error.code,
-            message: error.message,
-            metadata: Vec::new(),
-        });
+        let failure = Failure {
+            stacktrace: Some(error.stacktrace).filter(|stacktrace| !stacktrace.is_empty()),
+            ..Failure::from(proto::Failure {
+                code: error.code,
+                message: error.message,
+                metadata: Vec::new(),
+            })
+        };
         Trouble::new(Details {
             code: Some(match failure.code {
                 invocation_code::JOURNAL_MISMATCH => ErrorCode::Rt0016,
@@ -358,7 +361,6 @@ impl Session {
                     .related_command_type
                     .and_then(|ty| u16::try_from(ty).ok()),
             },
-            stacktrace: Some(error.stacktrace).filter(|stacktrace| !stacktrace.is_empty()),
             bumps_retry_count: true,
         })
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use abide_schema::Retention;
 pub use abide_service_protocol::Outcome;
-use abide_types::{DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, Timestamp};
+use abide_types::{
+    DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, ServiceKind, Timestamp,
+};
 use bytes::Bytes;
 
 /// A new invocation, or a repetition of one: the id decides.
@@ -77,6 +79,73 @@ pub enum Operated {
     WrongState,
     /// It runs: it cannot be given another deployment.
     CannotMove,
+    /// The deployment is none with which it can go on.
+    Unsuitable(Unsuitable),
+}
+
+/// Where an invocation goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whither {
+    /// Where it is bound.
+    Keep,
+    /// At the newest deployment of its service.
+    Latest,
+    /// At this one.
+    Deployment(DeploymentId),
+}
+
+/// Why an invocation cannot go on at a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsuitable {
+    /// There is none of that id that offers its service.
+    Unknown,
+    /// It speaks other versions of the service protocol.
+    Protocol {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// What the invocation is bound to.
+        bound: u32,
+        /// The oldest version that the deployment speaks.
+        min: u32,
+        /// The newest one.
+        max: u32,
+    },
+}
+
+/// The answer to a restart (admin reference, section 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restarted {
+    /// The new invocation is there.
+    Done,
+    /// No such invocation.
+    NotFound,
+    /// It has not ended yet.
+    StillRunning,
+    /// It has not even begun.
+    NotStarted,
+    /// Its journal is no longer there.
+    NoInput,
+    /// Workflows cannot be restarted.
+    Unsupported,
+    /// Commands of the prefix have no completion, or the journal is not that long.
+    Incomplete,
+    /// The deployment is none with which it can go on.
+    Unsuitable(Unsuitable),
+}
+
+/// A new state of an object or workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// The service.
+    pub service: String,
+    /// Its kind: objects and workflows have state.
+    pub service_kind: ServiceKind,
+    /// Whose state it is.
+    pub key: String,
+    /// All that the key has afterwards.
+    pub entries: Vec<(String, Bytes)>,
+    /// Only if the state that is there has this version.
+    pub version: Option<String>,
 }
 
 /// What can be done to one invocation.

@@ -200,10 +200,7 @@ const STORED_STACKTRACE_BYTES_MAX: usize = 16 << 10;
 pub(crate) fn stored_failure(failure: &AttemptFailure) -> state::AttemptFailure {
     let related = &failure.related;
     let has_related = related.index.is_some() || related.name.is_some() || related.ty.is_some();
-    let mut stored = state::Failure {
-        stacktrace: failure.stacktrace.clone(),
-        ..failure.failure.clone().into()
-    };
+    let mut stored = state::Failure::from(failure.failure.clone());
     shorten(&mut stored.message, STORED_MESSAGE_BYTES_MAX);
     if let Some(stacktrace) = &mut stored.stacktrace {
         shorten(stacktrace, STORED_STACKTRACE_BYTES_MAX);

@@ -262,10 +262,7 @@ impl Leader<'_> {
             running.retry_count = running.retry_count.saturating_add(1);
         }
         let retry = failure.retry;
-        let stored = state::Failure {
-            stacktrace: failure.stacktrace.clone(),
-            ..failure.failure.clone().into()
-        };
+        let stored = state::Failure::from(failure.failure.clone());
         let deployment = failure.deployment;
         let event = stored_failure(&failure);
         let is_repeat =

@@ -72,6 +72,11 @@ impl Leader<'_> {
                 }
                 self.propose(Kind::Operate(operate), OnApplied::Operate(responder));
             }
+            Request::Resume(id, whither) => self.on_resume(id, whither, responder)?,
+            Request::Restart(restart) => self.on_restart(&restart, responder)?,
+            Request::MutateState(change) => {
+                self.propose(Kind::MutateState(change), OnApplied::Done(responder));
+            }
             Request::Attach(id) | Request::Output(id) => {
                 let wait = matches!(request, Request::Attach(_));
                 match self.read_invocation(&id)? {
@@ -158,6 +163,9 @@ impl Leader<'_> {
             (OnApplied::Operate(responder), Reply::Operated(operated)) => {
                 responder.answer(Response::Operated(operated.into()));
             }
+            (OnApplied::Operate(responder), Reply::Restarted(restarted)) => {
+                responder.answer(Response::Restarted(restarted.into()));
+            }
             (OnApplied::Done(responder), _) => responder.answer(Response::Done),
             (OnApplied::Read(request, responder), _) => {
                 self.on_request(*request, responder, false)?
@@ -243,7 +251,7 @@ impl Leader<'_> {
     }
 
     /// Whether the row is only kept for repetitions of its request.
-    fn is_forgotten(&self, row: &state::Invocation) -> bool {
+    pub(crate) fn is_forgotten(&self, row: &state::Invocation) -> bool {
         abide_state_machine::is_forgotten(row, Timestamp::from_system(SystemTime::now()))
     }
 

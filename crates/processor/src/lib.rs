@@ -15,6 +15,7 @@ mod cleaner;
 mod directory;
 mod leader;
 mod leader_actions;
+mod leader_moves;
 mod leader_requests;
 mod metrics;
 mod outbox;

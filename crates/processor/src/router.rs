@@ -7,17 +7,17 @@ use abide_metadata::View;
 use abide_rpc::{CallError, Fabric, Service};
 use abide_service_protocol::{NotificationId, NotificationResult, RawEntry};
 use abide_state_machine::proto as state;
-use abide_types::{InvocationId, NodeId, PartitionId, partition_of};
+use abide_types::{InvocationId, NodeId, PartitionId, PartitionKey, ServiceKind, partition_of};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::api::{
     Accepted, Attached, Finished, InvocationFilter, InvocationInfo, NewInvocation, Operated,
-    Operation, Outcome, RouteError,
+    Operation, Outcome, Restarted, RouteError, StateChange, Whither,
 };
 use crate::directory::Directory;
-use crate::wire::{Request, Response};
+use crate::wire::{Request, Response, Restart};
 
 /// How long a leader keeps a waiting request before it says `Pending`. Bounds what a vanished client costs.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -143,8 +143,7 @@ impl Router {
     }
 
     /// Delivers a signal (an awakeable is one) to an invocation; returns when it is durably accepted. An unknown
-    /// or completed invocation takes no notice. A leader that dies between accepting and answering may make it
-    /// two deliveries.
+    /// or completed invocation takes no notice.
     pub async fn signal(
         &self,
         id: InvocationId,
@@ -167,7 +166,8 @@ impl Router {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             signal: Some(signal),
             outcome,
-            ..Default::default()
+            // Kept through the tries: the state machine drops a repetition.
+            request_id: Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes()),
         });
         match self.ask(partition, request).await? {
             Response::Done => Ok(()),
@@ -197,6 +197,67 @@ impl Router {
         });
         match self.ask(partition, request).await? {
             Response::Operated(operated) => Ok(operated),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
+    /// Lets an invocation run again, maybe at another deployment.
+    pub async fn resume(&self, id: InvocationId, whither: Whither) -> Result<Operated, RouteError> {
+        let partition = self.partition_of(&id);
+        match self.ask(partition, Request::Resume(id, whither)).await? {
+            Response::Operated(operated) => Ok(operated),
+            Response::Unsuitable(why) => Ok(Operated::Unsuitable(why)),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
+    /// Starts an invocation like one that has ended, with the entries of its journal up to `from`. Returns the id of
+    /// the new one, which is in the same partition, and whether it is there.
+    pub async fn restart_as_new(
+        &self,
+        id: InvocationId,
+        from: u32,
+        whither: Whither,
+    ) -> Result<(InvocationId, Restarted), RouteError> {
+        let partition = self.partition_of(&id);
+        let uuid = ulid::Ulid::generate().0.to_be_bytes();
+        let new_id = InvocationId::new(id.partition_key(), uuid);
+        let request = Request::Restart(Restart {
+            id,
+            new_id,
+            from,
+            whither,
+        });
+        match self.ask(partition, request).await? {
+            Response::Restarted(restarted) => Ok((new_id, restarted)),
+            Response::Unsuitable(why) => Ok((new_id, Restarted::Unsuitable(why))),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
+    /// Replaces the state of a key; returns when the change is durably accepted. It takes effect when nothing holds
+    /// the key. A leader that dies between accepting and answering may make it two changes to the same state.
+    pub async fn mutate_state(&self, change: StateChange) -> Result<(), RouteError> {
+        let key = PartitionKey::of_key(&change.key);
+        let partition = partition_of(key, self.partitions());
+        let request = Request::MutateState(state::MutateState {
+            service: change.service,
+            key: change.key,
+            scope: None,
+            entries: change
+                .entries
+                .into_iter()
+                .map(|(key, value)| state::StateEntry { key, value })
+                .collect(),
+            version: change.version,
+            service_kind: match change.service_kind {
+                ServiceKind::Service => state::ServiceKind::Service,
+                ServiceKind::VirtualObject => state::ServiceKind::VirtualObject,
+                ServiceKind::Workflow => state::ServiceKind::Workflow,
+            } as i32,
+        });
+        match self.ask(partition, request).await? {
+            Response::Done => Ok(()),
             other => Err(unexpected(partition, &other)),
         }
     }

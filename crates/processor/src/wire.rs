@@ -2,12 +2,13 @@
 
 use abide_rpc::proto::partition as wire;
 use abide_state_machine::proto as state;
-use abide_types::{InvocationId, InvocationTarget, PartitionId, Timestamp};
+use abide_types::{DeploymentId, InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::Bytes;
 use prost::Message as _;
 
 use crate::api::{
-    Accepted, Finished, InvocationFilter, InvocationInfo, InvocationStatus, Operated,
+    Accepted, Finished, InvocationFilter, InvocationInfo, InvocationStatus, Operated, Restarted,
+    Unsuitable, Whither,
 };
 
 /// What is asked of a partition's leader.
@@ -23,10 +24,25 @@ pub(crate) enum Request {
     Signal(state::Signal),
     /// Do what an operator asks.
     Operate(state::Operate),
+    /// Let an invocation run again, here or there.
+    Resume(InvocationId, Whither),
+    /// Start over with the input of an invocation, or with more of its journal.
+    Restart(Restart),
+    /// Replace the state of a key.
+    MutateState(state::MutateState),
     /// Describe one invocation.
     Get(InvocationId),
     /// Describe many.
     List(InvocationFilter),
+}
+
+/// A restart, as it is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Restart {
+    pub(crate) id: InvocationId,
+    pub(crate) new_id: InvocationId,
+    pub(crate) from: u32,
+    pub(crate) whither: Whither,
 }
 
 /// What the leader answers.
@@ -46,6 +62,8 @@ pub(crate) enum Response {
     Pending,
     Done,
     Operated(Operated),
+    Restarted(Restarted),
+    Unsuitable(Unsuitable),
     Infos(Vec<InvocationInfo>),
 }
 
@@ -67,6 +85,17 @@ impl Request {
             Self::Output(invocation) => Kind::Output(id(invocation)),
             Self::Signal(signal) => Kind::Signal(signal.encode_to_vec().into()),
             Self::Operate(operate) => Kind::Operate(operate.encode_to_vec().into()),
+            Self::Resume(invocation, whither) => Kind::Resume(wire::Resume {
+                id: id(invocation),
+                whither: Some(whither_to_wire(whither)),
+            }),
+            Self::Restart(restart) => Kind::Restart(wire::Restart {
+                id: id(restart.id),
+                new_id: id(restart.new_id),
+                from: restart.from,
+                whither: Some(whither_to_wire(restart.whither)),
+            }),
+            Self::MutateState(change) => Kind::MutateState(change.encode_to_vec().into()),
             Self::Get(invocation) => Kind::Get(id(invocation)),
             Self::List(filter) => Kind::List(wire::List {
                 service: filter.service,
@@ -101,6 +130,18 @@ impl Request {
             Kind::Operate(bytes) => {
                 Self::Operate(state::Operate::decode(bytes).map_err(|_| Malformed("operation"))?)
             }
+            Kind::Resume(resume) => {
+                Self::Resume(id(resume.id)?, whither_from_wire(resume.whither)?)
+            }
+            Kind::Restart(restart) => Self::Restart(Restart {
+                id: id(restart.id)?,
+                new_id: id(restart.new_id)?,
+                from: restart.from,
+                whither: whither_from_wire(restart.whither)?,
+            }),
+            Kind::MutateState(bytes) => Self::MutateState(
+                state::MutateState::decode(bytes).map_err(|_| Malformed("change of state"))?,
+            ),
             Kind::Get(bytes) => Self::Get(id(bytes)?),
             Kind::List(list) => Self::List(InvocationFilter {
                 service: list.service,
@@ -141,7 +182,11 @@ impl Response {
             Self::NotFound => Kind::NotFound(empty),
             Self::Pending => Kind::Pending(empty),
             Self::Done => Kind::Done(empty),
-            Self::Operated(operated) => Kind::Operated(operated_to_wire(operated)),
+            Self::Operated(Operated::Unsuitable(why))
+            | Self::Restarted(Restarted::Unsuitable(why))
+            | Self::Unsuitable(why) => Kind::Unsuitable(unsuitable_to_wire(why)),
+            Self::Operated(operated) => Kind::Operated(place_in(&OPERATED, operated)),
+            Self::Restarted(restarted) => Kind::Restarted(place_in(&RESTARTED, restarted)),
             Self::Infos(infos) => Kind::Infos(wire::Infos {
                 infos: infos.into_iter().map(info_to_wire).collect(),
             }),
@@ -176,8 +221,12 @@ impl Response {
             Kind::Pending(_) => Self::Pending,
             Kind::Done(_) => Self::Done,
             Kind::Operated(operated) => {
-                Self::Operated(operated_from_wire(operated).ok_or(Malformed("answer"))?)
+                Self::Operated(in_place(&OPERATED, operated).ok_or(Malformed("answer"))?)
             }
+            Kind::Restarted(restarted) => {
+                Self::Restarted(in_place(&RESTARTED, restarted).ok_or(Malformed("answer"))?)
+            }
+            Kind::Unsuitable(why) => Self::Unsuitable(unsuitable_from_wire(&why)?),
             Kind::Infos(infos) => Self::Infos(
                 infos
                     .infos
@@ -222,12 +271,81 @@ const OPERATED: [Operated; 7] = [
     Operated::CannotMove,
 ];
 
-fn operated_to_wire(operated: Operated) -> u32 {
-    operated as u32
+const RESTARTED: [Restarted; 7] = [
+    Restarted::Done,
+    Restarted::NotFound,
+    Restarted::StillRunning,
+    Restarted::NotStarted,
+    Restarted::NoInput,
+    Restarted::Unsupported,
+    Restarted::Incomplete,
+];
+
+fn place_in<T: PartialEq>(table: &[T], answer: T) -> u32 {
+    let place = table.iter().position(|known| *known == answer);
+    place
+        .and_then(|place| u32::try_from(place).ok())
+        .unwrap_or(u32::MAX)
 }
 
-fn operated_from_wire(operated: u32) -> Option<Operated> {
-    OPERATED.get(operated as usize).copied()
+fn in_place<T: Copy>(table: &[T], place: u32) -> Option<T> {
+    table.get(place as usize).copied()
+}
+
+fn whither_to_wire(whither: Whither) -> wire::Whither {
+    wire::Whither {
+        latest: whither == Whither::Latest,
+        deployment: match whither {
+            Whither::Deployment(id) => Bytes::copy_from_slice(&id.0.to_be_bytes()),
+            Whither::Keep | Whither::Latest => Bytes::new(),
+        },
+    }
+}
+
+fn whither_from_wire(whither: Option<wire::Whither>) -> Result<Whither, Malformed> {
+    let whither = whither.unwrap_or_default();
+    Ok(match (whither.latest, whither.deployment.is_empty()) {
+        (true, _) => Whither::Latest,
+        (false, true) => Whither::Keep,
+        (false, false) => Whither::Deployment(deployment_id(&whither.deployment)?),
+    })
+}
+
+fn deployment_id(bytes: &Bytes) -> Result<DeploymentId, Malformed> {
+    let bytes = bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| Malformed("deployment"))?;
+    Ok(DeploymentId(u128::from_be_bytes(bytes)))
+}
+
+fn unsuitable_to_wire(why: Unsuitable) -> wire::Unsuitable {
+    match why {
+        Unsuitable::Unknown => wire::Unsuitable::default(),
+        Unsuitable::Protocol {
+            deployment,
+            bound,
+            min,
+            max,
+        } => wire::Unsuitable {
+            deployment: Bytes::copy_from_slice(&deployment.0.to_be_bytes()),
+            bound,
+            min,
+            max,
+        },
+    }
+}
+
+fn unsuitable_from_wire(why: &wire::Unsuitable) -> Result<Unsuitable, Malformed> {
+    if why.deployment.is_empty() {
+        return Ok(Unsuitable::Unknown);
+    }
+    Ok(Unsuitable::Protocol {
+        deployment: deployment_id(&why.deployment)?,
+        bound: why.bound,
+        min: why.min,
+        max: why.max,
+    })
 }
 
 fn info_to_wire(info: InvocationInfo) -> wire::Info {

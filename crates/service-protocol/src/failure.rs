@@ -13,6 +13,9 @@ pub struct Failure {
     pub message: String,
     /// Ordered pairs, since version 6.
     pub metadata: Vec<(String, String)>,
+    /// Where it came about, if it is the last error of an invocation whose attempts were used up. For the clients
+    /// that wait for it; endpoints are not told.
+    pub stacktrace: Option<String>,
 }
 
 impl Failure {
@@ -22,6 +25,7 @@ impl Failure {
             code,
             message: message.into(),
             metadata: Vec::new(),
+            stacktrace: None,
         }
     }
 }
@@ -41,6 +45,7 @@ impl From<proto::Failure> for Failure {
                 .into_iter()
                 .map(|pair| (pair.key, pair.value))
                 .collect(),
+            stacktrace: None,
         }
     }
 }

@@ -187,6 +187,7 @@ fn failures_pass_with_code_message_and_metadata() {
         code: 409,
         message: "Cancelled".into(),
         metadata: vec![("a".into(), "b".into()), ("a".into(), "c".into())],
+        stacktrace: None,
     };
     let entry = Notification::call(2, failure.clone().into()).into_entry();
     let read = Notification::decode(&entry).unwrap();

@@ -114,6 +114,7 @@ impl From<proto::Failure> for Failure {
                 .into_iter()
                 .map(|pair| (pair.key, pair.value))
                 .collect(),
+            stacktrace: failure.stacktrace,
         }
     }
 }
@@ -128,7 +129,7 @@ impl From<Failure> for proto::Failure {
                 .into_iter()
                 .map(|(key, value)| proto::Pair { key, value })
                 .collect(),
-            stacktrace: None,
+            stacktrace: failure.stacktrace,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use abide_invoker::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};
 use abide_processor::api::{
-    InvocationFilter, InvocationInfo, InvocationStatus, Operated, Operation, Outcome, RouteError,
+    InvocationFilter, InvocationInfo, InvocationStatus, Operated, Operation, Outcome, Restarted,
+    RouteError, StateChange, Whither,
 };
 use abide_schema::{Defaults, HttpVersion};
 use abide_service_protocol::{Failure, manifest};
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+mod lifecycle;
+
 use super::*;
 use crate::cluster::{Membership, StoreError, Written};
 
@@ -32,6 +35,9 @@ struct Fake {
     /// What the next writes meet before one succeeds.
     trouble: Arc<Mutex<Vec<Written>>>,
     operated: Arc<Mutex<Operated>>,
+    restarted: Arc<Mutex<Restarted>>,
+    /// What was asked of invocations and state.
+    asked: Arc<Mutex<Vec<String>>>,
     /// Listings wait for a permit.
     gate: Arc<Semaphore>,
 }
@@ -83,6 +89,30 @@ impl Cluster for Fake {
 
     async fn operate(&self, _: InvocationId, _: Operation) -> Result<Operated, RouteError> {
         Ok(*self.operated.lock().unwrap())
+    }
+
+    async fn resume(&self, _: InvocationId, whither: Whither) -> Result<Operated, RouteError> {
+        self.asked.lock().unwrap().push(format!("{whither:?}"));
+        Ok(*self.operated.lock().unwrap())
+    }
+
+    async fn restart(
+        &self,
+        id: InvocationId,
+        from: u32,
+        whither: Whither,
+    ) -> Result<(InvocationId, Restarted), RouteError> {
+        self.asked
+            .lock()
+            .unwrap()
+            .push(format!("from {from} {whither:?}"));
+        let new = InvocationId::new(id.partition_key(), [9; 16]);
+        Ok((new, *self.restarted.lock().unwrap()))
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<(), RouteError> {
+        self.asked.lock().unwrap().push(format!("{change:?}"));
+        Ok(())
     }
 
     async fn get(&self, id: InvocationId) -> Result<Option<InvocationInfo>, RouteError> {
@@ -138,6 +168,8 @@ struct Api {
     services: Arc<Mutex<Value>>,
     trouble: Arc<Mutex<Vec<Written>>>,
     operated: Arc<Mutex<Operated>>,
+    restarted: Arc<Mutex<Restarted>>,
+    asked: Arc<Mutex<Vec<String>>>,
     gate: Arc<Semaphore>,
 }
 
@@ -156,6 +188,8 @@ fn with_options(options: AdminOptions) -> Api {
     ])));
     let trouble = Arc::new(Mutex::new(Vec::new()));
     let operated = Arc::new(Mutex::new(Operated::Done));
+    let restarted = Arc::new(Mutex::new(Restarted::Done));
+    let asked = Arc::new(Mutex::new(Vec::new()));
     let gate = Arc::new(Semaphore::new(1));
     let fake = Fake {
         services: services.clone(),
@@ -163,6 +197,8 @@ fn with_options(options: AdminOptions) -> Api {
         seen,
         trouble: trouble.clone(),
         operated: operated.clone(),
+        restarted: restarted.clone(),
+        asked: asked.clone(),
         gate: gate.clone(),
     };
     let metrics: MetricsText = Arc::new(|| "up 1\n".to_owned());
@@ -172,6 +208,8 @@ fn with_options(options: AdminOptions) -> Api {
         services,
         trouble,
         operated,
+        restarted,
+        asked,
         gate,
     }
 }

@@ -98,6 +98,7 @@ fn results_are_sent_as_they_are() {
 fn failures_of_handlers_carry_their_code_and_metadata() {
     let failure = Failure {
         metadata: vec![("a".to_owned(), "b".to_owned())],
+        stacktrace: Some("at f".to_owned()),
         ..Failure::new(409, "no way")
     };
     check(
@@ -107,7 +108,7 @@ fn failures_of_handlers_carry_their_code_and_metadata() {
             content-type: application/json
             x-restate-error-source: invocation
             x-restate-id: inv_1lmfX5cbbSnS2DgKYygpElnlIRLYeqD5aQ
-            {"code":409,"message":"no way","metadata":{"a":"b"},"source":"invocation"}
+            {"code":409,"message":"no way","stacktrace":"at f","metadata":{"a":"b"},"source":"invocation"}
         "#]],
     );
     let status = |code| {

@@ -267,7 +267,7 @@ async fn awakeables_take_the_body() {
     assert_eq!(signalled.recv().await.unwrap(), r#"signal 17 Value(b"no")"#);
     assert_eq!(
         signalled.recv().await.unwrap(),
-        r#"signal 17 Failure(Failure { code: 500, message: "no", metadata: [] })"#
+        r#"signal 17 Failure(Failure { code: 500, message: "no", metadata: [], stacktrace: None })"#
     );
 }
 
