@@ -238,6 +238,13 @@ pub fn inbound(from: PartitionId) -> Bytes {
     key.freeze()
 }
 
+/// Key of [`Table::Producer`].
+pub fn producer(id: &[u8]) -> Bytes {
+    let mut key = start(Table::Producer, id.len());
+    key.put_slice(id);
+    key.freeze()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,15 @@ impl Transaction<'_> {
         else {
             return Ok(Reply::None);
         };
+        if let Some(producer) = &invoke.producer
+            && !self.take_position(producer)?
+        {
+            return Ok(Reply::Invoked(Invoked {
+                new: false,
+                execute_at: None,
+                finished: None,
+            }));
+        }
         if let Some(existing) = self.load(&id)? {
             if !is_forgotten(&existing, self.at) || is_same_request(&existing, &invoke) {
                 return self.join(&id, existing, invoke);
@@ -67,6 +76,7 @@ impl Transaction<'_> {
             random_seed: random_seed(&id),
             request_id: invoke.request_id,
             invoked_by_target: invoke.invoked_by_target,
+            subscription: invoke.producer.map(|producer| producer.subscription),
             ..Default::default()
         };
         self.append(
@@ -99,6 +109,22 @@ impl Transaction<'_> {
             execute_at,
             finished: None,
         }))
+    }
+
+    /// Notes a producer's position; `false` if it, or a later one, was taken before. A producer sends in order, so
+    /// that what is not above the mark is a repetition.
+    fn take_position(&mut self, producer: &proto::Producer) -> Result<bool, StoreError> {
+        let key = keys::producer(&producer.id);
+        let last = match self.store.get(&key)? {
+            Some(value) => Some(read_mark(&producer.id, &value)?),
+            None => None,
+        };
+        if last.is_some_and(|last| producer.position <= last) {
+            return Ok(false);
+        }
+        let mark = producer.position.to_be_bytes();
+        self.store.put(key, Bytes::copy_from_slice(&mark));
+        Ok(true)
     }
 
     fn join(
@@ -402,6 +428,16 @@ pub(crate) fn random_seed(id: &InvocationId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = id.uuid();
     let seed = u64::from_be_bytes([h, g, f, e, d, c, b, a]) ^ id.partition_key().0.rotate_left(17);
     seed.max(1)
+}
+
+/// Reads a mark. One that cannot be read stops the partition: to take it for none would take records twice.
+fn read_mark(producer: &[u8], value: &[u8]) -> Result<u64, StoreError> {
+    let mark = value.try_into().map(u64::from_be_bytes);
+    mark.map_err(|error: std::array::TryFromSliceError| StoreError {
+        what: "read the mark of a producer",
+        place: format!("{producer:x?}"),
+        source: Some(Box::new(error)),
+    })
 }
 
 /// Reads a stored row; one that does not decode is damage that an operator has to see.

@@ -346,3 +346,48 @@ fn commands_that_make_no_sense_change_nothing() {
     assert!(world.stores[0].0.is_empty());
     assert_eq!(world.take_transcript(), "");
 }
+
+#[test]
+fn a_producers_position_is_taken_once_and_never_after_a_later_one() {
+    let mut world = World::new(1);
+    let mut take = |producer: &str, position: u64, random: u128| {
+        let reply = world.produce(&target("Obj", Some("k"), "get"), producer, position, random);
+        let Reply::Invoked(invoked) = reply else {
+            panic!("{reply:?}")
+        };
+        invoked.new
+    };
+    assert!(take("topic/0", 1, 1));
+    // The same record, read again by another consumer that made up another id.
+    assert!(!take("topic/0", 1, 2));
+    assert!(take("topic/0", 5, 3), "offsets have gaps");
+    assert!(!take("topic/0", 4, 4), "what comes late was taken before");
+    assert!(take("topic/1", 4, 5), "every producer has its own mark");
+    check(
+        &mut world,
+        expect![[r#"
+        start inv1
+        start inv3
+        start inv5
+    "#]],
+    );
+    assert_eq!(world.rows(Table::Producer), 2);
+    assert_eq!(world.rows(Table::Invocation), 3);
+}
+
+#[test]
+fn a_position_is_taken_even_if_its_workflow_ran_before() {
+    let mut world = World::new(1);
+    let run = target("Flow", Some("w"), "run");
+    let replies = [
+        world.produce(&run, "topic/0", 1, 1),
+        world.produce(&run, "topic/0", 2, 2),
+        world.produce(&run, "topic/0", 2, 3),
+    ];
+    let new: Vec<_> = replies
+        .iter()
+        .map(|reply| matches!(reply, Reply::Invoked(invoked) if invoked.new))
+        .collect();
+    assert_eq!(new, [true, false, false]);
+    assert_eq!(world.rows(Table::Invocation), 1);
+}

@@ -458,6 +458,30 @@ impl World {
         (id, reply)
     }
 
+    /// A record of a source outside the cluster.
+    pub fn produce(
+        &mut self,
+        target: &InvocationTarget,
+        producer: &str,
+        position: u64,
+        random: u128,
+    ) -> Reply {
+        let id = target.invocation_id(None, random);
+        self.name(&id);
+        let invoke = state::Invoke {
+            id: Bytes::copy_from_slice(&id.to_bytes()),
+            target: Some(state::Target::from(target)),
+            input: RawEntry::input(Vec::new(), Bytes::from_static(b"in")).payload,
+            producer: Some(Box::new(state::Producer {
+                id: Bytes::copy_from_slice(producer.as_bytes()),
+                position,
+                subscription: "sub_1".to_owned(),
+            })),
+            ..Default::default()
+        };
+        self.apply(self.partition(&id), Kind::Invoke(invoke))
+    }
+
     /// What an attempt of the invocation's present incarnation did.
     pub fn effects(&mut self, id: &InvocationId, effects: Vec<state::AttemptEffect>) {
         let incarnation = self.incarnations.get(id).copied().unwrap_or(0);
