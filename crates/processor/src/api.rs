@@ -5,7 +5,8 @@ use std::time::Duration;
 use abide_schema::Retention;
 pub use abide_service_protocol::Outcome;
 use abide_types::{
-    DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, ServiceKind, Timestamp,
+    DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, ServiceKind, SubscriptionId,
+    Timestamp,
 };
 use bytes::Bytes;
 
@@ -49,6 +50,33 @@ pub struct Accepted {
     pub new: bool,
     /// When it is due, for a delayed one.
     pub execute_at: Option<Timestamp>,
+}
+
+/// A message of an ordered source outside the cluster, such as a record of a Kafka topic, and the invocation that it is.
+#[derive(Debug, Clone)]
+pub struct Produced {
+    /// Its place in the source; they rise.
+    pub position: u64,
+    /// The invocation.
+    pub invocation: NewInvocation,
+    /// `traceparent` and `tracestate` of the message, if it has them.
+    pub trace: Option<(String, String)>,
+}
+
+/// Who produced a message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Producer {
+    /// Tells sources apart for good: a position that was taken from one is not taken again.
+    pub id: Bytes,
+    /// On behalf of which subscription.
+    pub subscription: SubscriptionId,
+}
+
+/// What became of produced messages: all of them are durably accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ingested {
+    /// How many of them created no invocation: the message was taken before, or its workflow run.
+    pub known: u32,
 }
 
 /// The answer to an attach or output request.

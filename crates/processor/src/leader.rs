@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, SystemTime};
 
 use abide_invoker::api::Effects;
@@ -57,6 +58,12 @@ pub(crate) enum OnApplied {
         target: Box<InvocationTarget>,
         wait: bool,
         responder: Responder,
+    },
+    /// A message of a producer; the last one of a request answers for all.
+    Ingest {
+        /// How many of the request created nothing.
+        known: Arc<AtomicU32>,
+        responder: Option<Responder>,
     },
     /// An asker who only wants to know that it is done.
     Done(Responder),
@@ -511,6 +518,11 @@ impl<'a> Leader<'a> {
                 | OnApplied::Done(responder)
                 | OnApplied::Operate(responder)
                 | OnApplied::Read(_, responder) => responder.answer(Response::NotLeader),
+                OnApplied::Ingest { responder, .. } => {
+                    if let Some(responder) = responder {
+                        responder.answer(Response::NotLeader);
+                    }
+                }
                 OnApplied::Nobody | OnApplied::Effects(_) => {}
             }
         }

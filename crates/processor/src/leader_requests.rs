@@ -1,6 +1,8 @@
 //! What the leader does with requests, and whom it answers when a command is applied.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use abide_rpc::proto::partition as wire;
@@ -11,7 +13,9 @@ use abide_types::{InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::{Buf, Bytes};
 use prost::Message as _;
 
-use crate::api::{Accepted, Finished, InvocationFilter, InvocationInfo, InvocationStatus, Outcome};
+use crate::api::{
+    Accepted, Finished, Ingested, InvocationFilter, InvocationInfo, InvocationStatus, Outcome,
+};
 use crate::attempts::{Phase, stored_failure};
 use crate::directory::Event;
 use crate::leader::{Leader, OnApplied};
@@ -63,6 +67,7 @@ impl Leader<'_> {
                 };
                 self.propose(Kind::Invoke(invoke), hears);
             }
+            Request::Ingest(invokes) => self.ingest(invokes, responder),
             Request::Signal(signal) => {
                 self.propose(Kind::Signal(signal), OnApplied::Done(responder))
             }
@@ -113,6 +118,23 @@ impl Leader<'_> {
         }
     }
 
+    /// All of them go into the log in their order, so that the last one's place answers for all.
+    fn ingest(&mut self, invokes: Vec<state::Invoke>, responder: Responder) {
+        let known = Arc::new(AtomicU32::new(0));
+        let last = invokes.len().saturating_sub(1);
+        let mut responder = Some(responder);
+        for (index, invoke) in invokes.into_iter().enumerate() {
+            let hears = OnApplied::Ingest {
+                known: Arc::clone(&known),
+                responder: responder.take_if(|_| index == last),
+            };
+            self.propose(Kind::Invoke(invoke), hears);
+        }
+        if let Some(nothing_to_do) = responder {
+            nothing_to_do.answer(Response::Ingested(Ingested::default()));
+        }
+    }
+
     fn look_again(&mut self, request: Request, responder: Responder) {
         // An empty purge changes nothing: it only has to be committed.
         self.propose(
@@ -158,6 +180,16 @@ impl Leader<'_> {
                     }));
                 } else {
                     self.waiters.wait(id, responder);
+                }
+            }
+            (OnApplied::Ingest { known, responder }, reply) => {
+                if !matches!(reply, Reply::Invoked(invoked) if invoked.new) {
+                    known.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(responder) = responder {
+                    responder.answer(Response::Ingested(Ingested {
+                        known: known.load(Ordering::Relaxed),
+                    }));
                 }
             }
             (OnApplied::Operate(responder), Reply::Operated(operated)) => {

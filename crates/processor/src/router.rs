@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::api::{
-    Accepted, Attached, Finished, InvocationFilter, InvocationInfo, NewInvocation, Operated,
-    Operation, Outcome, Restarted, RouteError, StateChange, Whither,
+    Accepted, Attached, Finished, Ingested, InvocationFilter, InvocationInfo, NewInvocation,
+    Operated, Operation, Outcome, Produced, Producer, Restarted, RouteError, StateChange, Whither,
 };
 use crate::directory::Directory;
 use crate::wire::{Request, Response, Restart};
@@ -114,6 +114,38 @@ impl Router {
         };
         match self.ask(partition, request).await? {
             Response::Accepted(accepted) => Ok(accepted),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
+    /// Creates the invocations of messages that one producer sends to one partition, and returns when all are durably
+    /// accepted. A message is taken once, however often it is sent: what is not above the last position taken from
+    /// this producer is a repetition. So the caller sends in the order of the positions, and the next ones only when
+    /// these are accepted; after an error it sends the same ones again, or leaves it to whoever reads the source next.
+    pub async fn ingest(
+        &self,
+        partition: PartitionId,
+        producer: &Producer,
+        messages: Vec<Produced>,
+    ) -> Result<Ingested, RouteError> {
+        let subscription = producer.subscription.to_string();
+        let invoke = |message: Produced| state::Invoke {
+            producer: Some(Box::new(state::Producer {
+                id: producer.id.clone(),
+                position: message.position,
+                subscription: subscription.clone(),
+            })),
+            trace: message.trace.map(|(traceparent, tracestate)| {
+                Box::new(state::TraceContext {
+                    traceparent,
+                    tracestate,
+                })
+            }),
+            ..into_command(message.invocation)
+        };
+        let request = Request::Ingest(messages.into_iter().map(invoke).collect());
+        match self.ask(partition, request).await? {
+            Response::Ingested(ingested) => Ok(ingested),
             other => Err(unexpected(partition, &other)),
         }
     }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::api::{
-    Accepted, Finished, InvocationFilter, InvocationInfo, InvocationStatus, Operated, Restarted,
-    Unsuitable, Whither,
+    Accepted, Finished, Ingested, InvocationFilter, InvocationInfo, InvocationStatus, Operated,
+    Restarted, Unsuitable, Whither,
 };
 
 /// What is asked of a partition's leader.
@@ -16,6 +16,8 @@ use crate::api::{
 pub(crate) enum Request {
     /// Create or join an invocation; with `wait`, answer with its result.
     Invoke { invoke: state::Invoke, wait: bool },
+    /// Create invocations of one producer, in order; answer when the last one is applied.
+    Ingest(Vec<state::Invoke>),
     /// Answer when the invocation has ended.
     Attach(InvocationId),
     /// Answer with the result if there is one.
@@ -55,6 +57,7 @@ pub(crate) enum Response {
     /// Not done, nor will it be before an operator has looked.
     Stopped(String),
     Accepted(Accepted),
+    Ingested(Ingested),
     Finished(Finished),
     NotReady,
     NotFound,
@@ -80,6 +83,12 @@ impl Request {
             Self::Invoke { invoke, wait } => Kind::Invoke(wire::Invoke {
                 invoke: invoke.encode_to_vec().into(),
                 wait,
+            }),
+            Self::Ingest(invokes) => Kind::Ingest(wire::Ingest {
+                invokes: invokes
+                    .iter()
+                    .map(|invoke| invoke.encode_to_vec().into())
+                    .collect(),
             }),
             Self::Attach(invocation) => Kind::Attach(id(invocation)),
             Self::Output(invocation) => Kind::Output(id(invocation)),
@@ -122,6 +131,11 @@ impl Request {
                 invoke: state::Invoke::decode(invoke.invoke).map_err(|_| Malformed("invoke"))?,
                 wait: invoke.wait,
             },
+            Kind::Ingest(ingest) => {
+                let invokes = ingest.invokes.into_iter().map(state::Invoke::decode);
+                let invokes = invokes.collect::<Result<_, _>>();
+                Self::Ingest(invokes.map_err(|_| Malformed("invoke"))?)
+            }
             Kind::Attach(bytes) => Self::Attach(id(bytes)?),
             Kind::Output(bytes) => Self::Output(id(bytes)?),
             Kind::Signal(bytes) => {
@@ -171,6 +185,9 @@ impl Response {
                 new: accepted.new,
                 execute_at: accepted.execute_at.map_or(0, |at| at.0),
             }),
+            Self::Ingested(ingested) => Kind::Ingested(wire::Ingested {
+                known: ingested.known,
+            }),
             Self::Finished(finished) => Kind::Finished(wire::Finished {
                 outcome: abide_state_machine::outcome_to_stored(finished.outcome)
                     .encode_to_vec()
@@ -204,6 +221,9 @@ impl Response {
             Kind::Accepted(accepted) => Self::Accepted(Accepted {
                 new: accepted.new,
                 execute_at: some_time(accepted.execute_at),
+            }),
+            Kind::Ingested(ingested) => Self::Ingested(Ingested {
+                known: ingested.known,
             }),
             Kind::Finished(finished) => {
                 let outcome =
