@@ -22,7 +22,9 @@ use tower_http::compression::CompressionLayer;
 
 use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
-use crate::{deployments, invocations, openapi, services, state, system};
+use crate::{
+    deployments, invocations, kafka_clusters, openapi, services, state, subscriptions, system,
+};
 
 /// Writes all metrics of the node as Prometheus text.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -255,21 +257,21 @@ fn api(version: ApiVersion) -> Routes {
         )
         .route(
             "/kafka-clusters",
-            get(system::no_kafka_clusters).post(system::not_there_yet),
+            get(kafka_clusters::list).post(kafka_clusters::create),
         )
         .route(
             "/kafka-clusters/{cluster_name}",
-            get(system::not_there_yet)
-                .patch(system::not_there_yet)
-                .delete(system::not_there_yet),
+            get(kafka_clusters::get)
+                .patch(kafka_clusters::update)
+                .delete(kafka_clusters::delete),
         )
         .route(
             "/subscriptions",
-            get(system::no_subscriptions).post(system::not_there_yet),
+            get(subscriptions::list).post(subscriptions::create),
         )
         .route(
             "/subscriptions/{subscription}",
-            get(system::not_there_yet).delete(system::not_there_yet),
+            get(subscriptions::get).delete(subscriptions::delete),
         )
         .route("/limits/rules", put(system::not_there_yet))
         .route("/limits/rules/bulk-delete", post(system::not_there_yet))

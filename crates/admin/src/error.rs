@@ -2,9 +2,12 @@
 
 use abide_invoker::DiscoverError;
 use abide_processor::api::RouteError;
-use abide_schema::{RegisterError, UpdateDeploymentError, UpdateServiceError};
+use abide_schema::{
+    KafkaClusterError, RegisterError, SubscriptionError, UpdateDeploymentError, UpdateServiceError,
+};
+use abide_service_protocol::ErrorCode;
 use abide_service_protocol::manifest::ManifestError;
-use abide_types::{DeploymentId, IdError, InvocationId};
+use abide_types::{DeploymentId, IdError, InvocationId, SubscriptionId};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -47,6 +50,22 @@ pub(crate) enum AdminError {
     UpdateDeployment(#[from] UpdateDeploymentError),
     #[error(transparent)]
     UpdateService(#[from] UpdateServiceError),
+    #[error("The requested Kafka cluster '{0}' does not exist")]
+    KafkaClusterNotFound(String),
+    #[error("The requested subscription '{0}' does not exist")]
+    SubscriptionNotFound(SubscriptionId),
+    #[error(transparent)]
+    KafkaCluster(#[from] KafkaClusterError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+    #[error(
+        "invalid {end} URI '{uri}': must have a scheme segment, with supported schemes: [{scheme}]."
+    )]
+    SubscriptionScheme {
+        end: &'static str,
+        uri: http::Uri,
+        scheme: &'static str,
+    },
     #[error("The requested invocation '{0}' does not exist")]
     InvocationNotFound(InvocationId),
     #[error("The invocation '{0}' was already completed.")]
@@ -135,16 +154,33 @@ impl AdminError {
             | Self::ProtocolOutside { .. }
             | Self::IncompletePrefix(_)
             | Self::NoState(_)
+            | Self::SubscriptionScheme { .. }
+            | Self::KafkaCluster(KafkaClusterError::NoBrokers(_))
+            | Self::Subscription(
+                SubscriptionError::ClusterNotFound { .. } | SubscriptionError::HandlerNotFound(_),
+            )
             | Self::UpdateService(UpdateServiceError::NotAWorkflow(_)) => StatusCode::BAD_REQUEST,
             Self::DeploymentNotFound(_)
             | Self::NoDeploymentToDelete(_)
             | Self::ServiceNotFound(_)
             | Self::HandlerNotFound { .. }
             | Self::InvocationNotFound(_)
+            | Self::KafkaClusterNotFound(_)
+            | Self::SubscriptionNotFound(_)
+            | Self::KafkaCluster(
+                KafkaClusterError::NotFound(_) | KafkaClusterError::NothingToRemove(_),
+            )
+            | Self::Subscription(SubscriptionError::NothingToRemove(_))
             | Self::UpdateDeployment(UpdateDeploymentError::NotFound(_))
             | Self::UpdateService(UpdateServiceError::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::PutIsGone => StatusCode::METHOD_NOT_ALLOWED,
             Self::DeploymentExists(_)
+            | Self::KafkaCluster(
+                KafkaClusterError::Exists(_)
+                | KafkaClusterError::Hidden(_)
+                | KafkaClusterError::Configured(_)
+                | KafkaClusterError::InUse { .. },
+            )
             | Self::AlreadyCompleted(_)
             | Self::NotCompleted(_)
             | Self::NotRunning(_)
@@ -187,6 +223,8 @@ impl AdminError {
             Self::Discover(error) => error.code(),
             Self::Register(error) => error.code(),
             Self::UpdateDeployment(error) => error.code(),
+            Self::Subscription(error) => error.code(),
+            Self::SubscriptionScheme { .. } => Some(ErrorCode::Meta0009),
             _ => None,
         };
         code.map(|code| code.as_str())

@@ -10,11 +10,13 @@ mod cluster;
 mod deployments;
 mod error;
 mod invocations;
+mod kafka_clusters;
 mod openapi;
 mod registry;
 mod service_openapi;
 mod services;
 mod state;
+mod subscriptions;
 mod system;
 
 pub use app::{Admin, AdminOptions, MetricsText};

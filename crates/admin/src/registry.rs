@@ -53,7 +53,7 @@ impl Shared {
 
     async fn wait_until_seen(&self, schema: &Schema) {
         let mut seen = self.schema.clone();
-        let seen = seen.wait_for(|seen| seen.deployments().eq(schema.deployments()));
+        let seen = seen.wait_for(|seen| seen.registers_the_same(schema));
         // Another change may have overtaken this one; then there is nothing to wait for.
         let _ = tokio::time::timeout(SEEN_WITHIN, seen).await;
     }

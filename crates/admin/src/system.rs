@@ -76,14 +76,6 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     (content_type, (shared.metrics)()).into_response()
 }
 
-pub(crate) async fn no_kafka_clusters() -> Response {
-    Json(json!({ "clusters": [] })).into_response()
-}
-
-pub(crate) async fn no_subscriptions() -> Response {
-    Json(json!({ "subscriptions": [] })).into_response()
-}
-
 /// A route of the interface that the server does not serve.
 pub(crate) async fn not_there_yet(method: Method, OriginalUri(uri): OriginalUri) -> AdminError {
     AdminError::NotThereYet(format!("{method} {}", uri.path()))

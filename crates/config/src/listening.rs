@@ -1,5 +1,6 @@
 //! The ports for clients and operators.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -30,6 +31,12 @@ pub struct IngressConfig {
     /// How long requests in progress may take to end when the node stops.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
+    /// Kafka clusters that every node of the cluster has to list alike. Better register them with the admin API, which
+    /// can change them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kafka_clusters: Vec<KafkaClusterConfig>,
+    /// Records of subscribed topics on their way to their partitions.
+    pub ingestion: IngestionConfig,
 }
 
 impl Default for IngressConfig {
@@ -43,6 +50,40 @@ impl Default for IngressConfig {
             concurrent_api_requests_limit: None,
             http2_max_concurrent_streams: None,
             drain_timeout: Duration::from_secs(5),
+            kafka_clusters: Vec::new(),
+            ingestion: IngestionConfig::default(),
+        }
+    }
+}
+
+/// A Kafka cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaClusterConfig {
+    /// Its name in the sources of subscriptions.
+    pub name: String,
+    /// `host:port` of some of its brokers.
+    pub brokers: Vec<String>,
+    /// More properties of the client, by their names in librdkafka's documentation.
+    #[serde(flatten)]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Records of subscribed topics on their way to their partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct IngestionConfig {
+    /// Records of one subscription that were read and are not accepted yet. More rides out a change of leader without a
+    /// pause and takes memory.
+    pub inflight_memory_budget: ByteCount,
+    /// Records that are sent to a partition together. More share the cost of an answer and hold up the first of them.
+    pub request_batch_size: ByteCount,
+}
+
+impl Default for IngestionConfig {
+    fn default() -> Self {
+        Self {
+            inflight_memory_budget: ByteCount::mib(4),
+            request_batch_size: ByteCount::kib(256),
         }
     }
 }

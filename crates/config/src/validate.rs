@@ -193,6 +193,13 @@ impl Config {
             networking.message_size_limit,
             ByteCount(u64::MAX),
         )?;
+        // A batch may hold one record of any size, but many only up to this.
+        size_between(
+            "ingress.ingestion.request-batch-size",
+            self.ingress.ingestion.request_batch_size,
+            ByteCount::kib(1),
+            networking.message_size_limit,
+        )?;
         let node_wide = networking.message_size_limit;
         for (key, limit) in [
             (

@@ -5,7 +5,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use abide_config::{ByteCount, Config, ConfigError, LogFormat, OnMaxAttempts, ignored_variables};
+use abide_config::{
+    ByteCount, Config, ConfigError, KafkaClusterConfig, LogFormat, OnMaxAttempts, ignored_variables,
+};
 use abide_types::Role;
 
 fn load(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -56,6 +58,11 @@ fn what_is_written_reads_back() {
     config.ingress.bind_ip = Some([127, 0, 0, 1].into());
     config.advertised_address = Some("http://here:5122/".to_owned());
     config.default_retry_policy.max_attempts = None;
+    config.ingress.kafka_clusters.push(KafkaClusterConfig {
+        name: "orders".to_owned(),
+        brokers: vec!["broker-1:9092".to_owned(), "broker-2:9092".to_owned()],
+        properties: [("sasl.password".to_owned(), "x".to_owned())].into(),
+    });
     let headers = &mut config.worker.invoker.additional_request_headers;
     headers.insert("x-cluster".to_owned(), "mine".to_owned());
     assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);

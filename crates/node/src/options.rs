@@ -4,16 +4,18 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use abide_admin::AdminOptions;
-use abide_config::Config;
+use abide_config::{Config, KafkaClusterConfig};
 use abide_controller::{Budget, ControllerOptions, LivenessOptions};
 use abide_ingress_http::IngressOptions;
+use abide_ingress_kafka::KafkaOptions;
 use abide_invoker::{Identity, IdentityError, InvokerOptions};
 use abide_log_server::LogServerOptions;
 use abide_metadata::{MetadataOptions, NodeDescription, ProvisionSettings};
 use abide_partition_store::StoreOptions;
 use abide_processor::ProcessorOptions;
 use abide_rpc::FabricOptions;
-use abide_schema::{Defaults, OnMaxAttempts, RetryPolicy};
+use abide_schema::{Defaults, KafkaCluster, OnMaxAttempts, RetryPolicy};
+use abide_types::Timestamp;
 
 use crate::facts::Bound;
 use crate::ports::Port;
@@ -225,5 +227,30 @@ pub(crate) fn schema_defaults(config: &Config) -> Defaults {
         idempotency_retention_max: config.max_idempotency_retention,
         workflow_completion_retention_max: config.max_workflow_completion_retention,
         journal_retention_max: config.max_journal_retention,
+        kafka_clusters: config
+            .ingress
+            .kafka_clusters
+            .iter()
+            .map(kafka_cluster)
+            .collect(),
+    }
+}
+
+fn kafka_cluster(config: &KafkaClusterConfig) -> (String, KafkaCluster) {
+    let mut properties = config.properties.clone();
+    properties.insert("metadata.broker.list".to_owned(), config.brokers.join(","));
+    let cluster = KafkaCluster {
+        name: config.name.clone(),
+        properties,
+        created_at: Timestamp(0),
+    };
+    (config.name.clone(), cluster)
+}
+
+pub(crate) fn kafka(config: &Config) -> KafkaOptions {
+    let ingestion = &config.ingress.ingestion;
+    KafkaOptions {
+        inflight_bytes_max: ingestion.inflight_memory_budget.as_usize(),
+        batch_bytes_max: ingestion.request_batch_size.as_usize(),
     }
 }

@@ -15,6 +15,7 @@ use abide_admin::{Admin, MetricsText};
 use abide_config::Config;
 use abide_controller::{Controller, ControllerParts};
 use abide_ingress_http::Ingress;
+use abide_ingress_kafka::KafkaIngress;
 use abide_invoker::Invoker;
 use abide_log::{Conduit, LocalLog, LogClient};
 use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as LogStoreError};
@@ -392,6 +393,15 @@ impl Parts<'_> {
             );
             let serving = Arc::new(door).serve(listener, running.doors.clone());
             running.door_tasks.spawn(serving);
+        }
+        // Where partitions are led, most of a topic's records need not cross to another node.
+        if config.roles.contains(&Role::Worker) {
+            let door = KafkaIngress::new(
+                options::kafka(config),
+                router.clone(),
+                engine.schema.clone(),
+            );
+            running.door_tasks.spawn(door.run(running.doors.clone()));
         }
         if let Some(listener) = admin {
             let door = Admin::new(

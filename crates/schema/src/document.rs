@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use abide_types::{DeploymentId, HandlerKind, ServiceKind, Timestamp};
+use abide_types::{DeploymentId, HandlerKind, ServiceKind, SubscriptionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::kafka::{KafkaCluster, Subscription};
 use crate::payload::{ContentTypeRule, InputRule, InputRules, OutputRule};
 use crate::schema::{Deployment, Handler, HttpVersion, ProtocolType, Schema, ServiceRevision};
 use crate::settings::{Defaults, OnMaxAttempts, Overrides, RetryOverrides};
 
 /// The form that this version writes; it refuses what a later version wrote, lest it lose parts of it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why a document cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,29 @@ struct FormatOnly {
 struct Document {
     format: u32,
     deployments: Vec<DeploymentDoc>,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kafka_clusters: Vec<KafkaClusterDoc>,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    subscriptions: Vec<SubscriptionDoc>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KafkaClusterDoc {
+    name: String,
+    properties: BTreeMap<String, String>,
+    created_at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SubscriptionDoc {
+    id: String,
+    cluster: String,
+    topic: String,
+    service: String,
+    handler: String,
+    options: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,9 +206,15 @@ struct OverridesDoc {
 impl Schema {
     /// The document.
     pub fn to_json(&self) -> Vec<u8> {
+        let kafka = self.kafka();
+        // A node of the version before can go on for as long as there is nothing that it would lose.
+        let is_new = !kafka.clusters.is_empty() || !kafka.subscriptions.is_empty();
         let document = Document {
-            format: FORMAT,
+            format: if is_new { FORMAT } else { 1 },
             deployments: self.deployments().map(DeploymentDoc::from).collect(),
+            // Not those of the configuration file.
+            kafka_clusters: kafka.clusters.values().map(Into::into).collect(),
+            subscriptions: self.subscriptions().map(Into::into).collect(),
         };
         serde_json::to_vec(&document).expect("strings, numbers and maps with string keys")
     }
@@ -204,7 +234,72 @@ impl Schema {
             .into_iter()
             .map(Deployment::try_from)
             .collect::<Result<_, _>>()?;
-        Ok(Self::new(deployments, defaults))
+        let clusters = document.kafka_clusters.into_iter().map(KafkaCluster::from);
+        let clusters = clusters.map(|cluster| (cluster.name.clone(), cluster));
+        let subscriptions = document.subscriptions.into_iter();
+        let subscriptions = subscriptions.map(|doc| {
+            let subscription = Subscription::try_from(doc)?;
+            Ok((subscription.id, subscription))
+        });
+        let subscriptions = subscriptions.collect::<Result<_, DocumentError>>()?;
+        Ok(Self::new(deployments, defaults).change_kafka(|kafka| {
+            kafka.clusters = clusters.collect();
+            kafka.subscriptions = subscriptions;
+        }))
+    }
+}
+
+impl From<&KafkaCluster> for KafkaClusterDoc {
+    fn from(cluster: &KafkaCluster) -> Self {
+        Self {
+            name: cluster.name.clone(),
+            properties: cluster.properties.clone(),
+            created_at_ms: cluster.created_at.0,
+        }
+    }
+}
+
+impl From<KafkaClusterDoc> for KafkaCluster {
+    fn from(doc: KafkaClusterDoc) -> Self {
+        Self {
+            name: doc.name,
+            properties: doc.properties,
+            created_at: Timestamp(doc.created_at_ms),
+        }
+    }
+}
+
+impl From<&Subscription> for SubscriptionDoc {
+    fn from(subscription: &Subscription) -> Self {
+        Self {
+            id: subscription.id.to_string(),
+            cluster: subscription.cluster.clone(),
+            topic: subscription.topic.clone(),
+            service: subscription.service.clone(),
+            handler: subscription.handler.clone(),
+            options: subscription.options.clone(),
+        }
+    }
+}
+
+impl TryFrom<SubscriptionDoc> for Subscription {
+    type Error = DocumentError;
+
+    fn try_from(doc: SubscriptionDoc) -> Result<Self, DocumentError> {
+        Ok(Self {
+            id: doc
+                .id
+                .parse::<SubscriptionId>()
+                .map_err(|_| DocumentError::BadValue {
+                    field: "subscription id",
+                    value: doc.id,
+                })?,
+            cluster: doc.cluster,
+            topic: doc.topic,
+            service: doc.service,
+            handler: doc.handler,
+            options: doc.options,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is registered: deployments, the services they offer, and how their handlers are to be run.
+//! What is registered: deployments, the services they offer, how their handlers are to be run, and what invokes them
+//! besides requests.
 //!
 //! [`Schema`] is a value. It is read from and written to one JSON document of the metadata plane, every change is
 //! a pure function from one schema to the next, and the hot paths ask it for a [`ResolvedHandler`], whose settings
@@ -6,6 +7,7 @@
 
 mod document;
 pub mod duration;
+mod kafka;
 mod limits;
 mod notes;
 mod payload;
@@ -14,6 +16,10 @@ mod schema;
 mod settings;
 
 pub use document::DocumentError;
+pub use kafka::{
+    KafkaCluster, KafkaClusterError, KafkaProperties, Subscription, SubscriptionError,
+    is_secret_property,
+};
 pub use limits::{
     Pattern, PatternError, Precondition, PreconditionFailed, Rule, RuleBook, RuleBookError,
     RuleChange,

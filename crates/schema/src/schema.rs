@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use abide_types::{DeploymentId, HandlerKind, InvocationTarget, ServiceKind, Timestamp};
 
+use crate::kafka::Kafka;
 use crate::payload::{InputRules, OutputRule};
 use crate::settings::{Defaults, HandlerSettings, Overrides, Retention};
 
@@ -211,6 +212,7 @@ impl ResolvedHandler {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Schema {
     deployments: BTreeMap<DeploymentId, Deployment>,
+    kafka: Arc<Kafka>,
     defaults: Defaults,
     offered: BTreeMap<DeploymentId, BTreeMap<String, Arc<ServiceView>>>,
     latest: BTreeMap<String, Arc<ServiceView>>,
@@ -223,10 +225,14 @@ impl Schema {
             .into_iter()
             .map(|deployment| (deployment.id, deployment))
             .collect();
-        Self::indexed(deployments, defaults)
+        Self::indexed(deployments, Arc::default(), defaults)
     }
 
-    fn indexed(deployments: BTreeMap<DeploymentId, Deployment>, defaults: Defaults) -> Self {
+    fn indexed(
+        deployments: BTreeMap<DeploymentId, Deployment>,
+        kafka: Arc<Kafka>,
+        defaults: Defaults,
+    ) -> Self {
         let mut offered: BTreeMap<DeploymentId, BTreeMap<String, Arc<ServiceView>>> =
             BTreeMap::new();
         let mut latest: BTreeMap<String, Arc<ServiceView>> = BTreeMap::new();
@@ -248,10 +254,29 @@ impl Schema {
         }
         Self {
             deployments,
+            kafka,
             defaults,
             offered,
             latest,
         }
+    }
+
+    /// What is registered about Kafka.
+    pub(crate) fn kafka(&self) -> &Kafka {
+        &self.kafka
+    }
+
+    /// This schema with `change` made to what is registered about Kafka.
+    #[must_use]
+    pub(crate) fn change_kafka(&self, change: impl FnOnce(&mut Kafka)) -> Self {
+        let mut next = self.clone();
+        change(Arc::make_mut(&mut next.kafka));
+        next
+    }
+
+    /// Whether everything that is registered here is registered there as well, and nothing else.
+    pub fn registers_the_same(&self, other: &Self) -> bool {
+        self.deployments == other.deployments && self.kafka == other.kafka
     }
 
     /// The server's defaults with which settings are filled in.
@@ -320,7 +345,7 @@ impl Schema {
     pub(crate) fn with_deployment(&self, deployment: Deployment) -> Self {
         let mut deployments = self.deployments.clone();
         deployments.insert(deployment.id, deployment);
-        Self::indexed(deployments, self.defaults.clone())
+        Self::indexed(deployments, self.kafka.clone(), self.defaults.clone())
     }
 
     /// This schema without a deployment: the next older revision of what it offered is the latest again, and a
@@ -329,7 +354,11 @@ impl Schema {
     pub fn without_deployment(&self, id: DeploymentId) -> Option<Self> {
         let mut deployments = self.deployments.clone();
         deployments.remove(&id)?;
-        Some(Self::indexed(deployments, self.defaults.clone()))
+        Some(Self::indexed(
+            deployments,
+            self.kafka.clone(),
+            self.defaults.clone(),
+        ))
     }
 }
 

@@ -1,8 +1,11 @@
 //! How a handler is run: what it says, what its service says, what the server defaults to.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use abide_types::HandlerKind;
+
+use crate::kafka::KafkaCluster;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -130,6 +133,8 @@ pub struct Defaults {
     pub workflow_completion_retention_max: Option<Duration>,
     /// The longest journal retention.
     pub journal_retention_max: Option<Duration>,
+    /// The Kafka clusters of the node's configuration file, by name.
+    pub kafka_clusters: BTreeMap<String, KafkaCluster>,
 }
 
 impl Default for Defaults {
@@ -145,6 +150,7 @@ impl Default for Defaults {
             idempotency_retention_max: None,
             workflow_completion_retention_max: None,
             journal_retention_max: None,
+            kafka_clusters: BTreeMap::new(),
         }
     }
 }

@@ -68,6 +68,8 @@ error_codes! {
     Meta0005 = "META0005",
     /// The service's type changed.
     Meta0006 = "META0006",
+    /// A subscription's source or sink is not one.
+    Meta0009 = "META0009",
     /// The endpoint's protocol range does not meet the engine's.
     Meta0012 = "META0012",
     /// The discovery response is not one.

@@ -22,6 +22,8 @@ const SERVING_WITHIN: Duration = Duration::from_secs(60);
 pub struct Options {
     /// More lines of configuration, put at the top of every node's file.
     pub config: String,
+    /// More lines of its section `[ingress]`.
+    pub ingress: String,
 }
 
 struct Node {
@@ -185,12 +187,14 @@ impl Cluster {
              [ingress]\n\
              bind-ip = \"127.0.0.1\"\n\
              bind-port = {ingress_port}\n\
+             {ingress}\n\
              [admin]\n\
              bind-ip = \"127.0.0.1\"\n\
              bind-port = {admin_port}\n\
              [metadata-client]\n\
              addresses = [{addresses}]\n",
             extra = self.options.config,
+            ingress = self.options.ingress,
             name = node.name,
             data = self.folder.path().join("data").display(),
             provision = index == 0,

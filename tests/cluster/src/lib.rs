@@ -21,5 +21,6 @@ mod services;
 
 pub use api::{Answer, Api};
 pub use cluster::{Cluster, Leader, Options};
+pub use ports::free_port;
 pub use process::Process;
 pub use services::{Language, Services};

@@ -10,7 +10,7 @@ const FIRST: u16 = 11_000;
 const COUNT: u16 = 20_000;
 
 /// A port that is free now, and that no other cluster of this process was given.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU16::new(rand::random_range(0..COUNT)));
     loop {

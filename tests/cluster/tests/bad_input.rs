@@ -24,6 +24,7 @@ async fn world() -> World {
     let services = Services::start(Language::Rust).await;
     let options = Options {
         config: "networking.message-size-limit = \"1 MiB\"".to_owned(),
+        ..Options::default()
     };
     let cluster = Cluster::start(1, options).await;
     cluster.register(&services.uri()).await;

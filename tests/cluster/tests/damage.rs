@@ -29,6 +29,7 @@ impl World {
         let uri = drill::serve(Ledger::default()).await.unwrap();
         let options = Options {
             config: "default-num-partitions = 1\nworker.storage.flush-interval = \"1s\"".to_owned(),
+            ..Options::default()
         };
         let cluster = Cluster::start(3, options).await;
         cluster.register(&uri).await;

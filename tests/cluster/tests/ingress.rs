@@ -15,6 +15,7 @@ async fn every_request_is_answered_as_clients_expect() {
     let services = Services::start(Language::Ingress).await;
     let options = Options {
         config: "networking.message-size-limit = \"1 MiB\"".to_owned(),
+        ..Options::default()
     };
     let mut cluster = Cluster::start(1, options).await;
     cluster.register(&services.uri()).await;

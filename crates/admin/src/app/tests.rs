@@ -165,6 +165,7 @@ fn info() -> InvocationInfo {
 /// An API and the strings that move its cluster.
 struct Api {
     router: Router,
+    schema: watch::Receiver<Arc<Schema>>,
     services: Arc<Mutex<Value>>,
     trouble: Arc<Mutex<Vec<Written>>>,
     operated: Arc<Mutex<Operated>>,
@@ -202,9 +203,10 @@ fn with_options(options: AdminOptions) -> Api {
         gate: gate.clone(),
     };
     let metrics: MetricsText = Arc::new(|| "up 1\n".to_owned());
-    let router = Admin::over(options, Box::new(fake), schema, metrics).router();
+    let router = Admin::over(options, Box::new(fake), schema.clone(), metrics).router();
     Api {
         router,
+        schema,
         services,
         trouble,
         operated,
@@ -215,6 +217,10 @@ fn with_options(options: AdminOptions) -> Api {
 }
 
 impl Api {
+    fn schema(&self) -> Arc<Schema> {
+        self.schema.borrow().clone()
+    }
+
     async fn raw(
         &self,
         method: &str,
@@ -833,3 +839,5 @@ async fn only_the_versions_of_the_reference_are_served() {
         assert_eq!(api.get(path).await, (404, String::new()), "{path}");
     }
 }
+
+mod kafka;

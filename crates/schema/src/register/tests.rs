@@ -324,8 +324,8 @@ fn the_document_reads_back_and_refuses_what_it_does_not_know() {
         Schema::from_json(b"", Defaults::default()).unwrap(),
         Schema::default()
     );
-    let newer = Schema::from_json(br#"{"format":2,"else":1}"#, Defaults::default());
-    assert!(newer.unwrap_err().to_string().contains("format 2"));
+    let newer = Schema::from_json(br#"{"format":3,"else":1}"#, Defaults::default());
+    assert!(newer.unwrap_err().to_string().contains("format 3"));
     for bad in [
         "{",
         "{}",
