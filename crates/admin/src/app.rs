@@ -1,5 +1,6 @@
 //! The routes, their versions and the server.
 
+use std::fmt::Debug;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, patch, post, put};
+use axum::serve::Listener;
 use http::StatusCode;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -57,6 +58,7 @@ impl Default for AdminOptions {
 }
 
 /// The admin API of one node.
+#[derive(Clone)]
 pub struct Admin {
     shared: Arc<Shared>,
 }
@@ -144,7 +146,11 @@ impl Admin {
     }
 
     /// Serves until `shutdown`; then takes no more connections and lets requests in progress end for a while.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve<L>(self, listener: L, shutdown: CancellationToken)
+    where
+        L: Listener,
+        L::Addr: Debug,
+    {
         let drain = self.shared.options.drain;
         let stopping = shutdown.clone();
         let serving = axum::serve(listener, self.router())
@@ -210,7 +216,7 @@ fn api(version: ApiVersion) -> Routes {
         .route("/services/{service}/openapi", get(services::openapi))
         .route(
             "/internal/services/{service}/serdes/{operation}/{serde}",
-            post(system::not_there_yet),
+            post(services::serdes),
         )
         .route("/services/{service}/state", post(state::change))
         .route("/services/{service}/handlers", get(services::handlers))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use abide_processor::api::{InvocationInfo, Outcome};
 use abide_schema::{
-    Deployment, Handler, HttpVersion, OnMaxAttempts, ProtocolType, RetryOverrides, RetryPolicy,
-    Schema, ServiceRevision, ServiceView, duration,
+    Defaults, Deployment, Handler, HttpVersion, Note, OnMaxAttempts, ProtocolType, RetryOverrides,
+    RetryPolicy, Schema, ServiceRevision, ServiceView, duration,
 };
 use abide_types::{HandlerKind, ServiceKind, Timestamp};
 use serde::Serialize;
@@ -28,6 +28,23 @@ fn is_empty(map: &BTreeMap<String, String>) -> bool {
     map.is_empty()
 }
 
+/// Something to know about what is shown.
+#[derive(Serialize)]
+struct NoteBody {
+    code: &'static str,
+    message: String,
+}
+
+fn notes(notes: Vec<Note>) -> Vec<NoteBody> {
+    let notes = notes.into_iter();
+    notes
+        .map(|note| NoteBody {
+            code: note.code().as_str(),
+            message: note.to_string(),
+        })
+        .collect()
+}
+
 /// A deployment; `S` is a service in full or in short.
 #[derive(Serialize)]
 pub(crate) struct DeploymentBody<'a, S> {
@@ -45,6 +62,8 @@ pub(crate) struct DeploymentBody<'a, S> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sdk_version: Option<&'a str>,
     services: Vec<S>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    info: Vec<NoteBody>,
 }
 
 impl<'a, S> DeploymentBody<'a, S> {
@@ -67,6 +86,7 @@ impl<'a, S> DeploymentBody<'a, S> {
             max_protocol_version: deployment.max_protocol_version,
             sdk_version: deployment.sdk_version.as_deref(),
             services,
+            info: notes(deployment.notes()),
         }
     }
 }
@@ -99,7 +119,7 @@ pub(crate) fn deployment<'a>(
 fn services_of<'a>(schema: &'a Schema, deployment: &'a Deployment) -> Vec<ServiceBody<'a>> {
     schema
         .services_of(deployment.id)
-        .filter_map(|view| Some(ServiceBody::new(view, deployment.services.get(&view.name)?)))
+        .filter_map(|view| Some(ServiceBody::new(view, Offer::of(schema, deployment, view)?)))
         .collect()
 }
 
@@ -112,6 +132,8 @@ pub(crate) struct RegisteredBody<'a> {
     max_protocol_version: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     sdk_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    info: Vec<NoteBody>,
 }
 
 impl<'a> RegisteredBody<'a> {
@@ -122,7 +144,37 @@ impl<'a> RegisteredBody<'a> {
             min_protocol_version: deployment.min_protocol_version,
             max_protocol_version: deployment.max_protocol_version,
             sdk_version: deployment.sdk_version.as_deref(),
+            info: notes(deployment.notes()),
         }
+    }
+}
+
+/// A service, who offers it, and what holds where it says nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Offer<'a> {
+    pub(crate) service: &'a ServiceRevision,
+    deployment: &'a Deployment,
+    defaults: &'a Defaults,
+}
+
+impl<'a> Offer<'a> {
+    /// The latest revision of a service.
+    pub(crate) fn latest(schema: &'a Schema, name: &str) -> Option<Self> {
+        let view = schema.service(name).ok()?;
+        Self::of(schema, schema.deployment(view.deployment)?, view)
+    }
+
+    fn of(schema: &'a Schema, deployment: &'a Deployment, view: &ServiceView) -> Option<Self> {
+        Some(Self {
+            service: deployment.services.get(&view.name)?,
+            deployment,
+            defaults: schema.defaults(),
+        })
+    }
+
+    /// Requests that are answered as a whole are never idle.
+    fn is_never_idle(&self) -> bool {
+        self.deployment.protocol_type == ProtocolType::RequestResponse
     }
 }
 
@@ -148,11 +200,14 @@ pub(crate) struct ServiceBody<'a> {
     abort_timeout: String,
     enable_lazy_state: bool,
     retry_policy: RetryPolicyBody,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    info: Vec<NoteBody>,
 }
 
 impl<'a> ServiceBody<'a> {
-    pub(crate) fn new(view: &'a ServiceView, service: &'a ServiceRevision) -> Self {
+    pub(crate) fn new(view: &'a ServiceView, offer: Offer<'a>) -> Self {
         let settings = &view.settings;
+        let service = offer.service;
         // The SDK says it on the run handler, an operator on the service.
         let run = view
             .handlers()
@@ -168,7 +223,7 @@ impl<'a> ServiceBody<'a> {
             handlers: service
                 .handlers
                 .values()
-                .map(|handler| HandlerBody::new(service, handler))
+                .map(|handler| HandlerBody::new(offer, handler))
                 .collect(),
             documentation: service.documentation.as_deref(),
             metadata: &service.metadata,
@@ -178,12 +233,18 @@ impl<'a> ServiceBody<'a> {
             idempotency_retention: duration::format(settings.idempotency_retention),
             workflow_completion_retention: (view.kind == ServiceKind::Workflow)
                 .then(|| duration::format(run.workflow_completion_retention)),
-            journal_retention: (!settings.journal_retention.is_zero())
-                .then(|| duration::format(settings.journal_retention)),
-            inactivity_timeout: duration::format(settings.inactivity_timeout),
+            // Off, unless the service itself says so.
+            journal_retention: (!settings.journal_retention.is_zero()
+                || service.overrides.journal_retention.is_some())
+            .then(|| duration::format(settings.journal_retention)),
+            inactivity_timeout: duration::format(match offer.is_never_idle() {
+                true => Duration::ZERO,
+                false => settings.inactivity_timeout,
+            }),
             abort_timeout: duration::format(settings.abort_timeout),
             enable_lazy_state: settings.enable_lazy_state,
             retry_policy: RetryPolicyBody::from(&settings.retry),
+            info: notes(service.notes(offer.deployment, offer.defaults)),
         }
     }
 }
@@ -191,7 +252,7 @@ impl<'a> ServiceBody<'a> {
 /// The latest revision of a service.
 pub(crate) fn service<'a>(schema: &'a Schema, view: &'a ServiceView) -> Option<ServiceBody<'a>> {
     let deployment = schema.deployment(view.deployment)?;
-    Some(ServiceBody::new(view, deployment.services.get(&view.name)?))
+    Some(ServiceBody::new(view, Offer::of(schema, deployment, view)?))
 }
 
 #[derive(Serialize)]
@@ -250,11 +311,13 @@ pub(crate) struct HandlerBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_json_schema: Option<&'a Value>,
     retry_policy: RetryOverridesBody,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    info: Vec<NoteBody>,
 }
 
 impl<'a> HandlerBody<'a> {
-    pub(crate) fn new(service: &ServiceRevision, handler: &'a Handler) -> Self {
-        let overrides = &handler.overrides;
+    pub(crate) fn new(offer: Offer<'_>, handler: &'a Handler) -> Self {
+        let overrides = handler.overrides.clamped(offer.defaults);
         let text = |value: Option<Duration>| value.map(duration::format);
         Self {
             name: &handler.name,
@@ -268,15 +331,17 @@ impl<'a> HandlerBody<'a> {
             metadata: &handler.metadata,
             idempotency_retention: text(overrides.idempotency_retention),
             journal_retention: text(overrides.journal_retention),
-            inactivity_timeout: text(overrides.inactivity_timeout),
+            inactivity_timeout: text(overrides.inactivity_timeout)
+                .filter(|_| !offer.is_never_idle()),
             abort_timeout: text(overrides.abort_timeout),
             enable_lazy_state: overrides.enable_lazy_state,
-            public: service.public && handler.public.unwrap_or(true),
+            public: offer.service.public && handler.public.unwrap_or(true),
             input_description: handler.input.description(),
             output_description: handler.output.description(),
             input_json_schema: handler.input.json_schema(),
             output_json_schema: handler.output.schema.as_ref(),
             retry_policy: RetryOverridesBody::from(&overrides.retry),
+            info: notes(handler.notes(offer.deployment, offer.defaults)),
         }
     }
 }

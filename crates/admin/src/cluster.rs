@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use abide_invoker::{DiscoverError, DiscoverRequest, DiscoveredEndpoint, Invoker};
+use abide_invoker::{
+    DiscoverError, DiscoverRequest, DiscoveredEndpoint, Invoker, SerdesError, SerdesRequest,
+};
 use abide_metadata::{CommitError, Metadata, MetadataError, Txn, keys};
 use abide_processor::Router as Partitions;
 use abide_processor::api::{
@@ -44,6 +46,7 @@ pub(crate) struct Membership {
 pub(crate) trait Cluster: Send + Sync {
     async fn discover(&self, request: DiscoverRequest)
     -> Result<DiscoveredEndpoint, DiscoverError>;
+    async fn serdes(&self, request: SerdesRequest<'_>) -> Result<Bytes, SerdesError>;
     /// The stored schema and its version; absent is version 0 and empty.
     async fn read_schema(&self) -> Result<(u64, Bytes), StoreError>;
     async fn write_schema(&self, version: u64, schema: Vec<u8>) -> Result<Written, StoreError>;
@@ -78,6 +81,10 @@ impl Cluster for Engine {
         request: DiscoverRequest,
     ) -> Result<DiscoveredEndpoint, DiscoverError> {
         self.invoker.discover(&request).await
+    }
+
+    async fn serdes(&self, request: SerdesRequest<'_>) -> Result<Bytes, SerdesError> {
+        self.invoker.serdes(request).await
     }
 
     async fn read_schema(&self) -> Result<(u64, Bytes), StoreError> {

@@ -14,8 +14,8 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::app::{ApiVersion, Shared};
 use crate::bodies::{self, RegisteredBody, listing};
@@ -23,16 +23,33 @@ use crate::error::AdminError;
 use crate::registry::Changed;
 
 #[derive(Deserialize)]
+#[serde(try_from = "RegisterFields")]
 pub(crate) struct RegisterBody {
-    #[serde(flatten)]
     target: Target,
-    #[serde(default)]
-    additional_headers: Option<BTreeMap<String, String>>,
+    additional_headers: BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
+    use_http_11: bool,
+    auth: Option<Auth>,
+    breaking: bool,
+    force: Option<bool>,
+    dry_run: bool,
+}
+
+enum Target {
+    Http(UriText),
+    Lambda,
+}
+
+#[derive(Deserialize)]
+struct RegisterFields {
+    uri: Option<UriText>,
+    arn: Option<String>,
+    additional_headers: Option<Headers>,
     #[serde(default)]
     metadata: BTreeMap<String, String>,
     #[serde(default)]
     use_http_11: bool,
-    auth: Option<Value>,
+    auth: Option<Auth>,
     #[serde(default)]
     breaking: bool,
     force: Option<bool>,
@@ -40,12 +57,63 @@ pub(crate) struct RegisterBody {
     dry_run: bool,
 }
 
-/// An HTTP endpoint has a `uri`, a Lambda function an `arn`. A body with neither does not fit.
+impl TryFrom<RegisterFields> for RegisterBody {
+    type Error = &'static str;
+
+    fn try_from(fields: RegisterFields) -> Result<Self, &'static str> {
+        let target = match (fields.uri, fields.arn) {
+            (Some(uri), _) => Target::Http(uri),
+            (None, Some(_)) => Target::Lambda,
+            (None, None) => return Err("there is neither a `uri` nor an `arn`"),
+        };
+        Ok(Self {
+            target,
+            additional_headers: fields.additional_headers.unwrap_or_default().0,
+            metadata: fields.metadata,
+            use_http_11: fields.use_http_11,
+            auth: fields.auth,
+            breaking: fields.breaking,
+            force: fields.force,
+            dry_run: fields.dry_run,
+        })
+    }
+}
+
+/// How the engine would have to authenticate itself with the endpoint.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Target {
-    Http { uri: String },
-    Lambda { arn: String },
+enum Auth {
+    GoogleIdToken {},
+}
+
+/// What can be read as a URI.
+struct UriText {
+    text: String,
+    uri: Uri,
+}
+
+impl<'de> Deserialize<'de> for UriText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let uri = text.parse().map_err(D::Error::custom)?;
+        Ok(Self { text, uri })
+    }
+}
+
+/// Headers that can be sent; names in lower case.
+#[derive(Default)]
+struct Headers(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bad = |name: &str| D::Error::custom(format!("'{name}' cannot be sent as a header"));
+        let headers = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let headers = headers.into_iter().map(|(name, value)| {
+            let parsed = HeaderName::try_from(name.as_str()).map_err(|_| bad(&name))?;
+            HeaderValue::try_from(value.as_str()).map_err(|_| bad(&name))?;
+            Ok((parsed.as_str().to_owned(), value))
+        });
+        headers.collect::<Result<_, _>>().map(Self)
+    }
 }
 
 pub(crate) async fn register(
@@ -54,16 +122,22 @@ pub(crate) async fn register(
     Json(body): Json<RegisterBody>,
 ) -> Result<Response, AdminError> {
     let uri = match body.target {
-        Target::Http { uri } => parse_uri(&uri)?,
-        Target::Lambda { arn } => {
-            tracing::debug!(arn, "refused to register a Lambda function");
-            return Err(AdminError::NotSupported("registering a Lambda function"));
+        Target::Http(uri) => absolute(uri)?,
+        Target::Lambda => {
+            return Err(AdminError::Field {
+                field: "arn",
+                reason: "AWS Lambda functions are not supported by this server".to_owned(),
+            });
         }
     };
-    if body.auth.is_some() {
-        return Err(AdminError::NotSupported("the field 'auth'"));
+    if let Some(Auth::GoogleIdToken {}) = body.auth {
+        let reason = "requests with Google ID tokens are not supported by this server".to_owned();
+        return Err(AdminError::Field {
+            field: "auth",
+            reason,
+        });
     }
-    let additional_headers = parse_headers(body.additional_headers.unwrap_or_default())?;
+    let additional_headers = body.additional_headers;
     let force = body.force.unwrap_or(version == ApiVersion::V2);
     let routing_headers = &shared.options.deployment_routing_headers;
     let address = uri.to_string();
@@ -176,9 +250,9 @@ fn show(schema: &Schema, id: DeploymentId) -> Result<Response, AdminError> {
 
 #[derive(Deserialize)]
 pub(crate) struct UpdateBody {
-    uri: Option<String>,
+    uri: Option<UriText>,
     arn: Option<String>,
-    additional_headers: Option<BTreeMap<String, String>>,
+    additional_headers: Option<Headers>,
     use_http_11: Option<bool>,
     #[serde(default)]
     overwrite: bool,
@@ -206,21 +280,24 @@ pub(crate) async fn update(
     if body.uri.is_none() && body.additional_headers.is_none() && body.use_http_11.is_none() {
         return show(&schema, id);
     }
-    let uri = parse_uri(body.uri.as_deref().unwrap_or(&old.uri))?;
+    // Another address may speak another version.
+    let as_before = body.uri.is_none() && old.http_version == HttpVersion::Http11;
+    let uri = match body.uri {
+        Some(uri) => absolute(uri)?.to_string(),
+        None => old.uri.clone(),
+    };
     let additional_headers = match body.additional_headers {
-        Some(headers) => parse_headers(headers)?,
+        Some(Headers(headers)) => headers,
         None => old.additional_headers.clone(),
     };
     let request = DiscoverRequest {
-        uri: uri.to_string(),
-        use_http_11: body
-            .use_http_11
-            .unwrap_or(old.http_version == HttpVersion::Http11),
+        uri: uri.clone(),
+        use_http_11: body.use_http_11.unwrap_or(as_before),
         additional_headers: additional_headers.clone(),
     };
     let offer = shared.cluster.discover(request).await?;
     let discovered = Discovered {
-        uri: uri.to_string(),
+        uri,
         additional_headers,
         metadata: old.metadata.clone(),
         http_version: offer.http_version,
@@ -283,39 +360,18 @@ fn parse_id(id: String) -> Result<DeploymentId, AdminError> {
 }
 
 /// An absolute URI. One without a path gets a slash.
-fn parse_uri(text: &str) -> Result<Uri, AdminError> {
+fn absolute(UriText { text, uri }: UriText) -> Result<Uri, AdminError> {
     let bad = |reason: String| AdminError::Field {
         field: "uri",
         reason,
     };
-    let uri: Uri = text
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| bad(error.to_string()))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http" | "https"), Some(_)) => Ok(uri),
-        (Some("http" | "https"), None) | (None, _) => Err(bad(
-            "The uri must be absolute: scheme and host are missing".to_owned(),
-        )),
+        (Some("http" | "https"), None) | (None, _) => Err(bad(format!(
+            "The provided uri {text} is not absolute, only absolute URIs can be used."
+        ))),
         (Some(scheme), _) => Err(bad(format!(
             "the scheme '{scheme}' is neither http nor https"
         ))),
     }
-}
-
-/// Headers that can be sent; names in lower case.
-fn parse_headers(
-    headers: BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, AdminError> {
-    let bad = |name: &str| AdminError::Field {
-        field: "additional_headers",
-        reason: format!("'{name}' cannot be sent as a header"),
-    };
-    headers
-        .into_iter()
-        .map(|(name, value)| {
-            let parsed = HeaderName::try_from(name.as_str()).map_err(|_| bad(&name))?;
-            HeaderValue::try_from(value.as_str()).map_err(|_| bad(&name))?;
-            Ok((parsed.as_str().to_owned(), value))
-        })
-        .collect()
 }

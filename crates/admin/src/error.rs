@@ -1,6 +1,6 @@
 //! Every error of the API and what a client sees of it (admin reference, sections 3 and 15).
 
-use abide_invoker::DiscoverError;
+use abide_invoker::{DiscoverError, SerdesError};
 use abide_processor::api::RouteError;
 use abide_schema::{
     KafkaClusterError, RegisterError, SubscriptionError, UpdateDeploymentError, UpdateServiceError,
@@ -44,6 +44,8 @@ pub(crate) enum AdminError {
     HandlerNotFound { service: String, handler: String },
     #[error(transparent)]
     Discover(#[from] DiscoverError),
+    #[error("Internal server error: {0}")]
+    Serdes(#[from] SerdesError),
     #[error(transparent)]
     Register(#[from] RegisterError),
     #[error(transparent)]
@@ -126,7 +128,7 @@ pub(crate) enum AdminError {
     NotSupported(&'static str),
     #[error("{0} is not there yet")]
     NotThereYet(String),
-    #[error("Use PATCH to update a deployment in place")]
+    #[error("PUT deployment is deprecated, use PATCH instead")]
     PutIsGone,
     #[error("too many requests, the admin API is overloaded. Retry later.")]
     TooManyRequests,
@@ -208,7 +210,7 @@ impl AdminError {
                     ManifestError::ReservedName(_) | ManifestError::Setting { .. },
                 ),
             ) => StatusCode::BAD_REQUEST,
-            Self::Discover(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Discover(_) | Self::Serdes(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Store(StoreError::Broken(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Store(StoreError::Unavailable(_)) | Self::Routing(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -256,9 +258,15 @@ impl AdminError {
         }
     }
 
-    /// What a person reads; the code stands in front, twice when an endpoint was asked.
+    /// What a person reads; the code stands in front, twice when what an endpoint answered is no offer.
     fn message(&self) -> String {
         match (self, self.code()) {
+            (
+                Self::Discover(DiscoverError::Manifest(ManifestError::ReservedName(_))),
+                Some(code),
+            ) => {
+                format!("[{code}] {self}")
+            }
             (Self::Discover(_), Some(code)) => format!("[{code}] [{code}] {self}"),
             (_, Some(code)) => format!("[{code}] {self}"),
             (_, None) => self.to_string(),

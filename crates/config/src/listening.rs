@@ -9,10 +9,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{ByteCount, duration, ip_option};
 
+/// Where the ingress and the admin API listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListenMode {
+    /// At a port and at a socket in the node's data directory.
+    #[default]
+    All,
+    /// At a port only.
+    Tcp,
+    /// At a socket only: reachable for programs on this machine that may open the file.
+    Unix,
+}
+
+impl ListenMode {
+    /// Whether there is a port.
+    pub const fn has_port(self) -> bool {
+        matches!(self, Self::All | Self::Tcp)
+    }
+
+    /// Whether there is a socket.
+    pub const fn has_socket(self) -> bool {
+        matches!(self, Self::All | Self::Unix)
+    }
+}
+
 /// Calls by clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct IngressConfig {
+    /// Port, socket or both. Unset takes the node's.
+    pub listen_mode: Option<ListenMode>,
     /// Address to bind. Unset takes the node's.
     #[serde(with = "ip_option", skip_serializing_if = "Option::is_none")]
     pub bind_ip: Option<IpAddr>,
@@ -42,6 +69,7 @@ pub struct IngressConfig {
 impl Default for IngressConfig {
     fn default() -> Self {
         Self {
+            listen_mode: None,
             bind_ip: None,
             bind_port: 8080,
             bind_address: None,
@@ -92,6 +120,8 @@ impl Default for IngestionConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AdminConfig {
+    /// Port, socket or both. Unset takes the node's.
+    pub listen_mode: Option<ListenMode>,
     /// Address to bind. Unset takes the node's.
     #[serde(with = "ip_option", skip_serializing_if = "Option::is_none")]
     pub bind_ip: Option<IpAddr>,
@@ -113,6 +143,7 @@ pub struct AdminConfig {
 impl Default for AdminConfig {
     fn default() -> Self {
         Self {
+            listen_mode: None,
             bind_ip: None,
             bind_port: 9070,
             bind_address: None,

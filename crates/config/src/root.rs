@@ -8,7 +8,7 @@ use abide_types::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::invocations::RetryPolicy;
-use crate::listening::{AdminConfig, IngressConfig};
+use crate::listening::{AdminConfig, IngressConfig, ListenMode};
 use crate::metadata::{MetadataClientConfig, MetadataServerConfig};
 use crate::networking::NetworkingConfig;
 use crate::storage::LogServerConfig;
@@ -48,6 +48,9 @@ pub struct Config {
     /// How long a stop may take to hand over and finish before it is cut short.
     #[serde(with = "duration")]
     pub shutdown_timeout: Duration,
+    /// Whether ingress and admin API listen at their ports, at sockets in the node's data directory
+    /// (`ingress.sock`, `admin.sock`), or both. The node port is always one: other nodes come to it.
+    pub listen_mode: ListenMode,
     /// Address on which all ports are bound unless their section says otherwise.
     #[serde(with = "ip")]
     pub bind_ip: IpAddr,
@@ -118,6 +121,7 @@ impl Default for Config {
             default_replication: 0,
             initialization_timeout: Duration::from_secs(5 * 60),
             shutdown_timeout: Duration::from_secs(60),
+            listen_mode: ListenMode::default(),
             bind_ip: Ipv6Addr::UNSPECIFIED.into(),
             bind_port: 5122,
             bind_address: None,
@@ -166,6 +170,16 @@ impl Config {
     pub fn admin_bind(&self) -> SocketAddr {
         let ip = self.admin.bind_ip.unwrap_or(self.bind_ip);
         (self.admin.bind_address).unwrap_or_else(|| SocketAddr::new(ip, self.admin.bind_port))
+    }
+
+    /// Where the ingress listens.
+    pub fn ingress_listen_mode(&self) -> ListenMode {
+        self.ingress.listen_mode.unwrap_or(self.listen_mode)
+    }
+
+    /// Where the admin API listens.
+    pub fn admin_listen_mode(&self) -> ListenMode {
+        self.admin.listen_mode.unwrap_or(self.listen_mode)
     }
 
     /// `host:port` under which other nodes reach the node port, if it is set.

@@ -23,4 +23,4 @@ mod query;
 mod serve;
 
 pub use options::IngressOptions;
-pub use serve::Ingress;
+pub use serve::{Ingress, Listen};

@@ -1,6 +1,7 @@
 //! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, told apart by their first bytes.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use abide_schema::Schema;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,14 +52,44 @@ impl Ingress {
 
     /// Serves until `shutdown`; then takes no more connections, lets requests in progress end for a while, and
     /// drops the rest.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve<L: Listen>(self: Arc<Self>, listener: L, shutdown: CancellationToken) {
         serve(self.door.clone(), listener, shutdown).await;
     }
 }
 
-async fn serve<P: Partitions>(
+/// Where connections come from.
+pub trait Listen: Send {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%error, "socket options not set");
+        }
+        Ok(stream)
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        Ok(stream)
+    }
+}
+
+async fn serve<P: Partitions, L: Listen>(
     door: Arc<Door<P>>,
-    listener: TcpListener,
+    listener: L,
     shutdown: CancellationToken,
 ) {
     let connections = TaskTracker::new();
@@ -69,7 +101,7 @@ async fn serve<P: Partitions>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 let connection = Connection {
                     door: door.clone(),
                     builder: builder.clone(),
@@ -125,12 +157,12 @@ struct Connection<P> {
 }
 
 impl<P: Partitions> Connection<P> {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let metrics = &self.door.metrics;
         metrics.connections_created.increment(1);
-        if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "socket options not set");
-        }
         let service = service_fn(|request| {
             let door = self.door.clone();
             async move { Ok::<_, Infallible>(door.answer(request).await) }

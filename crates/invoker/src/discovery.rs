@@ -7,8 +7,8 @@ use abide_schema::HttpVersion;
 use abide_service_protocol::ErrorCode;
 use abide_service_protocol::manifest::{self, Manifest, ManifestError};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -129,10 +129,11 @@ impl DiscoverError {
     }
 }
 
-struct Response {
-    status: StatusCode,
+/// An endpoint's whole answer to a request outside of invocations.
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub(crate) body: Bytes,
     http_version: HttpVersion,
 }
 
@@ -144,10 +145,15 @@ impl Invoker {
     ) -> Result<DiscoveredEndpoint, DiscoverError> {
         let options = self.options();
         let address = Address::new(&request.uri, &request.additional_headers, &options.headers)?;
-        let discovery = Discovery {
+        let accept = HeaderValue::from_static(manifest::ACCEPT);
+        let discovery = Question {
             address,
             uri: &request.uri,
             use_http_11: request.use_http_11,
+            method: Method::GET,
+            path: &["discover"],
+            headers: HeaderMap::from_iter([(header::ACCEPT, accept)]),
+            body: Bytes::new(),
             options,
         };
         let mut delay = FIRST_DELAY;
@@ -165,20 +171,23 @@ impl Invoker {
     }
 }
 
-struct Discovery<'a> {
-    address: Address,
-    uri: &'a str,
-    use_http_11: bool,
-    options: &'a InvokerOptions,
+/// A request outside of invocations, over a connection of its own.
+pub(crate) struct Question<'a> {
+    pub(crate) address: Address,
+    /// The address as it is shown.
+    pub(crate) uri: &'a str,
+    pub(crate) use_http_11: bool,
+    pub(crate) method: Method,
+    /// Below the address.
+    pub(crate) path: &'a [&'a str],
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) options: &'a InvokerOptions,
 }
 
-impl Discovery<'_> {
+impl Question<'_> {
     async fn discover(&self) -> Result<DiscoveredEndpoint, DiscoverError> {
-        let limit = self.options.discovery_timeout;
-        let response = match timeout(limit, self.request()).await {
-            Ok(response) => response?,
-            Err(_) => return Err(self.unreachable(&format!("no answer within {limit:?}"))),
-        };
+        let response = self.ask().await?;
         if !response.status.is_success() {
             let shown = &response.body[..response.body.len().min(BODY_SHOWN_MAX)];
             return Err(DiscoverError::Status {
@@ -199,6 +208,15 @@ impl Discovery<'_> {
             http_version: response.http_version,
             manifest,
         })
+    }
+
+    /// Asks once, within the limits of time and length that discovery has.
+    pub(crate) async fn ask(&self) -> Result<Response, DiscoverError> {
+        let limit = self.options.discovery_timeout;
+        match timeout(limit, self.request()).await {
+            Ok(response) => response,
+            Err(_) => Err(self.unreachable(&format!("no answer within {limit:?}"))),
+        }
     }
 
     async fn request(&self) -> Result<Response, DiscoverError> {
@@ -226,12 +244,15 @@ impl Discovery<'_> {
 
     fn head(&self) -> Request<()> {
         let mut request = Request::new(());
-        *request.uri_mut() = self.address.uri(&["discover"]);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.address.uri(self.path);
         let headers = request.headers_mut();
         headers.extend(self.address.headers.clone());
-        headers.insert(header::ACCEPT, HeaderValue::from_static(manifest::ACCEPT));
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
         if let Some(identity) = &self.options.identity {
-            identity.sign(&["discover"], None, headers);
+            identity.sign(self.path, None, headers);
         }
         request
     }
@@ -245,7 +266,10 @@ impl Discovery<'_> {
         let connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let exchange = async {
             let mut sender = sender.ready().await?;
-            let (response, _) = sender.send_request(self.head(), true)?;
+            let (response, mut stream) = sender.send_request(self.head(), self.body.is_empty())?;
+            if !self.body.is_empty() {
+                stream.send_data(self.body.clone(), true)?;
+            }
             let (head, mut body) = response.await?.into_parts();
             let mut collected = BytesMut::new();
             while let Some(data) = body.data().await {
@@ -289,7 +313,7 @@ impl Discovery<'_> {
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let (mut parts, ()) = self.head().into_parts();
         origin_form(&mut parts);
-        let request = Request::from_parts(parts, Empty::<Bytes>::new());
+        let request = Request::from_parts(parts, Full::new(self.body.clone()));
         let response = sender.send_request(request).await.map_err(broken)?;
         let (head, mut body) = response.into_parts();
         let mut collected = BytesMut::new();

@@ -22,6 +22,7 @@ mod options;
 mod outgoing;
 mod pool;
 mod prompt;
+mod serdes;
 mod session;
 mod tls;
 
@@ -30,3 +31,4 @@ pub use discovery::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};
 pub use identity::{Identity, IdentityError};
 pub use invoker::Invoker;
 pub use options::InvokerOptions;
+pub use serdes::{SerdesError, SerdesOperation, SerdesRequest};

@@ -8,6 +8,7 @@ use abide_metadata::{JoinError, StartError};
 use abide_partition_store::OpenError as PartitionStoreError;
 
 use crate::data_dir::DataDirError;
+use crate::listeners::{ListenError, SocketError};
 use crate::ports::BindError;
 
 /// Why a node ended without being asked to.
@@ -19,6 +20,9 @@ pub enum NodeError {
     /// A port is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The metadata server did not start.
     #[error("start the metadata server")]
     MetadataServer(#[from] StartError),
@@ -62,6 +66,15 @@ pub enum NodeError {
     /// The system does not let us listen to signals.
     #[error("listen to signals")]
     Signals(#[source] std::io::Error),
+}
+
+impl From<ListenError> for NodeError {
+    fn from(error: ListenError) -> Self {
+        match error {
+            ListenError::Port(error) => Self::Bind(error),
+            ListenError::Socket(error) => Self::Socket(error),
+        }
+    }
 }
 
 /// Why a node ended as it was asked to.

@@ -26,5 +26,6 @@ mod stores;
 
 pub use data_dir::DataDirError;
 pub use error::{ExitReason, NodeError};
+pub use listeners::SocketError;
 pub use node::Node;
 pub use ports::{BindError, Port};

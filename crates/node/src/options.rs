@@ -159,9 +159,18 @@ pub(crate) fn admin(config: &Config, bound: &[Bound]) -> AdminOptions {
         concurrent_requests_max: admin
             .concurrent_api_requests_limit
             .and_then(|limit| NonZeroUsize::try_from(limit).ok()),
-        ingress_endpoint: ingress.map(|bound| bound.advertised.clone()),
+        ingress_endpoint: ingress.map(|bound| with_path(&bound.advertised)),
         web_ui: !admin.disable_web_ui,
         drain: ADMIN_DRAIN,
+    }
+}
+
+/// A URL whose path, if there is none, is a slash.
+fn with_path(url: &str) -> String {
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match host.contains('/') {
+        true => url.to_owned(),
+        false => format!("{url}/"),
     }
 }
 

@@ -28,7 +28,6 @@ use abide_schema::Schema;
 use abide_types::Role;
 use axum::Router;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +39,7 @@ use crate::data_dir;
 use crate::error::NodeError;
 use crate::facts::{Facts, Member, Phase};
 use crate::health::Health;
-use crate::listeners::Listeners;
+use crate::listeners::{DoorListeners, Listeners};
 use crate::node::Fatal;
 use crate::node_port::{self, NodePort};
 use crate::{measures, options, peers, replicas, schema_watch, stores};
@@ -378,21 +377,26 @@ impl Parts<'_> {
     fn open_doors(
         &self,
         engine: &Engine,
-        listeners: (Option<TcpListener>, Option<TcpListener>),
+        listeners: (DoorListeners, DoorListeners),
         metrics: MetricsText,
         running: &Running,
     ) {
         let config = &self.facts.config;
         let (ingress, admin) = listeners;
         let router = engine.processors.router();
-        if let Some(listener) = ingress {
-            let door = Ingress::new(
+        let (tasks, stop) = (&running.door_tasks, &running.doors);
+        if ingress.is_there() {
+            let door = Arc::new(Ingress::new(
                 options::ingress(config),
                 router.clone(),
                 engine.schema.clone(),
-            );
-            let serving = Arc::new(door).serve(listener, running.doors.clone());
-            running.door_tasks.spawn(serving);
+            ));
+            if let Some(listener) = ingress.socket {
+                tasks.spawn(Arc::clone(&door).serve(listener, stop.clone()));
+            }
+            if let Some(listener) = ingress.port {
+                tasks.spawn(door.serve(listener, stop.clone()));
+            }
         }
         // Where partitions are led, most of a topic's records need not cross to another node.
         if config.roles.contains(&Role::Worker) {
@@ -403,7 +407,7 @@ impl Parts<'_> {
             );
             running.door_tasks.spawn(door.run(running.doors.clone()));
         }
-        if let Some(listener) = admin {
+        if admin.is_there() {
             let door = Admin::new(
                 options::admin(config, &self.facts.bound),
                 self.metadata.clone(),
@@ -412,9 +416,12 @@ impl Parts<'_> {
                 engine.schema.clone(),
                 metrics,
             );
-            running
-                .door_tasks
-                .spawn(door.serve(listener, running.doors.clone()));
+            if let Some(listener) = admin.socket {
+                tasks.spawn(door.clone().serve(listener, stop.clone()));
+            }
+            if let Some(listener) = admin.port {
+                tasks.spawn(door.serve(listener, stop.clone()));
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub fn format(duration: Duration) -> String {
         (seconds / 60 % 60, "m"),
         (seconds % 60, "s"),
         (nanos / 1_000_000, "ms"),
-        (nanos / 1_000 % 1_000, "us"),
+        (nanos / 1_000 % 1_000, "µs"),
         (nanos % 1_000, "ns"),
     ];
     let mut text = String::new();

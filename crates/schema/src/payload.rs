@@ -207,7 +207,10 @@ impl InputRules {
         let mut words = self.0.iter().filter_map(|rule| match rule {
             InputRule::Empty => None,
             InputRule::ContentType(rule) => Some(rule.to_string()),
-            InputRule::Json { schema, .. } => Some(describe_schema(schema)),
+            InputRule::Json {
+                content_type,
+                schema,
+            } => Some(describe_schema(schema).unwrap_or_else(|| content_type.to_string())),
         });
         words.next().unwrap_or_else(|| "none".to_owned())
     }
@@ -244,20 +247,23 @@ impl OutputRule {
 
     /// The rule in a few words, for the admin API.
     pub fn description(&self) -> String {
-        match (&self.schema, &self.content_type) {
-            (Some(schema), _) => describe_schema(schema),
+        let schema = self.schema.as_ref().and_then(describe_schema);
+        match (schema, &self.content_type) {
+            (Some(schema), _) => schema,
+            (None, Some(content_type)) if self.set_if_empty => format!("optional {content_type}"),
             (None, Some(content_type)) => content_type.clone(),
             (None, None) => "none".to_owned(),
         }
     }
 }
 
-fn describe_schema(schema: &Value) -> String {
+/// `None` for a schema that does not say what it describes.
+fn describe_schema(schema: &Value) -> Option<String> {
     let text = |field: &str| schema.get(field).and_then(Value::as_str);
     match (text("title"), text("type")) {
-        (Some(title), _) => format!("JSON '{title}'"),
-        (None, Some(ty)) => format!("JSON {ty}"),
-        (None, None) => "JSON".to_owned(),
+        (Some(title), _) => Some(format!("JSON '{title}'")),
+        (None, Some(ty)) => Some(format!("JSON {ty}")),
+        (None, None) => None,
     }
 }
 

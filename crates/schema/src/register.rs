@@ -178,12 +178,15 @@ impl Schema {
         additional_headers: &BTreeMap<String, String>,
         routing_headers: &[String],
     ) -> Option<&Deployment> {
-        self.deployments().find(|deployment| {
+        // Several may have come to the same address by updates in place; the newest stands for it.
+        let newest_first = self.deployments().rev();
+        let mut newest_first = newest_first.filter(|deployment| {
             deployment.uri == uri
                 && routing_headers.iter().all(|header| {
                     deployment.additional_headers.get(header) == additional_headers.get(header)
                 })
-        })
+        });
+        newest_first.next()
     }
 }
 
@@ -244,11 +247,11 @@ pub fn update_deployment(
         });
     }
     let services = if overwrite {
-        let mut services = revisions(schema, manifest, false)?;
+        let mut services = revisions(schema, manifest, true)?;
         for (name, service) in &mut services {
-            if let Some(recorded) = old.services.get(name) {
-                service.revision = recorded.revision;
-            }
+            // New requests go where they went before: what the deployment did not offer is older than any revision.
+            let recorded = old.services.get(name);
+            service.revision = recorded.map_or(1, |recorded| recorded.revision);
         }
         services
     } else {
@@ -375,8 +378,17 @@ fn handler(service: &str, manifest: &HandlerManifest) -> Result<Handler, Registe
         None => OutputRule::default(),
         Some(output) => {
             check_schema("output", &output.json_schema)?;
-            if let Some(content_type) = &output.content_type {
-                rule(content_type)?;
+            // It is sent as it is; what it says is the service's business.
+            if let Some(content_type) = &output.content_type
+                && !content_type
+                    .bytes()
+                    .all(|byte| (b' '..=b'~').contains(&byte))
+            {
+                return Err(RegisterError::ContentType {
+                    service: service.to_owned(),
+                    handler: manifest.name.clone(),
+                    source: ContentTypeRuleError(content_type.clone()),
+                });
             }
             OutputRule {
                 content_type: output.content_type.clone(),
@@ -425,24 +437,40 @@ fn overrides(settings: &manifest::Settings) -> Overrides {
 }
 
 /// The server does not evaluate schemas; it hands them on, and so refuses what a reader could not resolve.
+/// Checks what would make a document with this schema in it unreadable. The schema is not enforced.
 fn check_json_schema(schema: &Value) -> Result<(), &'static str> {
+    const TYPES: [&str; 7] = [
+        "array", "boolean", "integer", "null", "number", "object", "string",
+    ];
+    let is_type = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
     if !schema.is_object() && !schema.is_boolean() {
         return Err("a schema is an object, true or false");
     }
     // A stack instead of recursion: the depth is the endpoint's choice.
     let mut open = vec![schema];
     while let Some(value) = open.pop() {
-        match value {
-            Value::Object(fields) => {
-                if let Some(Value::String(reference)) = fields.get("$ref")
-                    && !reference.starts_with('#')
-                {
+        let Value::Object(fields) = value else {
+            open.extend(value.as_array().into_iter().flatten());
+            continue;
+        };
+        for (name, value) in fields {
+            match (name.as_str(), value) {
+                ("$ref", Value::String(reference)) if !reference.starts_with('#') => {
                     return Err("a $ref must stay inside the schema");
                 }
-                open.extend(fields.values());
+                ("type", Value::Array(types)) if types.iter().all(is_type) => {}
+                ("type", name) if is_type(name) => {}
+                ("type", _) => return Err("there is a type that JSON does not have"),
+                // Values, not schemas.
+                ("const" | "default" | "enum" | "examples", _) => {}
+                // Schemas by names that are free.
+                (
+                    "$defs" | "definitions" | "dependentSchemas" | "patternProperties"
+                    | "properties",
+                    Value::Object(schemas),
+                ) => open.extend(schemas.values()),
+                (_, value) => open.push(value),
             }
-            Value::Array(items) => open.extend(items),
-            _ => {}
         }
     }
     Ok(())

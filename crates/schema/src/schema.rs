@@ -336,7 +336,7 @@ impl Schema {
     }
 
     /// Every deployment, oldest id first.
-    pub fn deployments(&self) -> impl Iterator<Item = &Deployment> {
+    pub fn deployments(&self) -> impl DoubleEndedIterator<Item = &Deployment> {
         self.deployments.values()
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use abide_invoker::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};
+use abide_invoker::{
+    DiscoverError, DiscoverRequest, DiscoveredEndpoint, SerdesError, SerdesRequest,
+};
 use abide_processor::api::{
     InvocationFilter, InvocationInfo, InvocationStatus, Operated, Operation, Outcome, Restarted,
     RouteError, StateChange, Whither,
@@ -32,6 +34,7 @@ struct Fake {
     services: Arc<Mutex<Value>>,
     stored: Mutex<(u64, Bytes)>,
     seen: watch::Sender<Arc<Schema>>,
+    defaults: Defaults,
     /// What the next writes meet before one succeeds.
     trouble: Arc<Mutex<Vec<Written>>>,
     operated: Arc<Mutex<Operated>>,
@@ -71,6 +74,16 @@ impl Cluster for Fake {
         })
     }
 
+    async fn serdes(&self, request: SerdesRequest<'_>) -> Result<Bytes, SerdesError> {
+        match request.serde {
+            "json" => Ok(format!("{:?} {:?}", request.operation, request.body).into()),
+            _ => Err(SerdesError::Status {
+                status: StatusCode::NOT_FOUND,
+                body: "no".to_owned(),
+            }),
+        }
+    }
+
     async fn read_schema(&self) -> Result<(u64, Bytes), StoreError> {
         Ok(self.stored.lock().unwrap().clone())
     }
@@ -81,7 +94,7 @@ impl Cluster for Fake {
         if trouble == Some(Written::No) || stored.0 != version {
             return Ok(Written::No);
         }
-        let parsed = Schema::from_json(&schema, Defaults::default()).unwrap();
+        let parsed = Schema::from_json(&schema, self.defaults.clone()).unwrap();
         self.seen.send_replace(Arc::new(parsed));
         *stored = (version + 1, schema.into());
         Ok(trouble.unwrap_or(Written::Yes))
@@ -182,7 +195,11 @@ fn api() -> Api {
 }
 
 fn with_options(options: AdminOptions) -> Api {
-    let (seen, schema) = watch::channel(Arc::new(Schema::default()));
+    with_defaults(options, Defaults::default())
+}
+
+fn with_defaults(options: AdminOptions, defaults: Defaults) -> Api {
+    let (seen, schema) = watch::channel(Arc::new(Schema::new([], defaults.clone())));
     let services = Arc::new(Mutex::new(json!([
         {"name": "greeter", "ty": "SERVICE", "handlers": [{"name": "greet",
             "input": {"required": false, "contentType": "application/json"}}]},
@@ -196,6 +213,7 @@ fn with_options(options: AdminOptions) -> Api {
         services: services.clone(),
         stored: Mutex::default(),
         seen,
+        defaults,
         trouble: trouble.clone(),
         operated: operated.clone(),
         restarted: restarted.clone(),
@@ -388,7 +406,7 @@ async fn what_cannot_be_registered_says_why() {
         (
             json!({"uri": "/relative"}),
             400,
-            "The request field 'uri' is invalid. Reason: The uri must be absolute: scheme and host are missing",
+            "The request field 'uri' is invalid. Reason: The provided uri /relative is not absolute, only absolute URIs can be used.",
         ),
         (
             json!({"uri": "ftp://x/"}),
@@ -401,28 +419,32 @@ async fn what_cannot_be_registered_says_why() {
             "[META0003] [META0003] the endpoint http://unreachable/ cannot be reached: connection refused",
         ),
         (
-            json!({"uri": "http://x/", "additional_headers": {"a b": ""}}),
-            400,
-            "The request field 'additional_headers' is invalid. Reason: 'a b' cannot be sent as a header",
-        ),
-        (
             json!({"arn": "arn:aws:lambda:1"}),
             400,
-            "registering a Lambda function is not supported yet",
+            "The request field 'arn' is invalid. Reason: AWS Lambda functions are not supported by this server",
         ),
         (
-            json!({"uri": "http://x/", "auth": {"GoogleIdToken": {}}}),
+            json!({"uri": "http://x/", "auth": {"GoogleIdToken": {"audience": "a"}}}),
             400,
-            "the field 'auth' is not supported yet",
+            "The request field 'auth' is invalid. Reason: requests with Google ID tokens are not supported by this server",
         ),
     ];
     for (body, status, message) in table {
         check_error(api.ask("POST", "/deployments", body).await, status, message);
     }
-    let (status, _) = api
-        .ask("POST", "/deployments", json!({"use_http_11": true}))
-        .await;
-    assert_eq!(status, 422);
+    for body in [
+        json!({"use_http_11": true}),
+        json!({"uri": 1}),
+        json!({"uri": "http://a b/"}),
+        json!({"uri": "http://x/", "additional_headers": {"a b": ""}}),
+        json!({"uri": "http://x/", "additional_headers": {"a": "\n"}}),
+        json!({"uri": "http://x/", "auth": {"Password": {}}}),
+    ] {
+        let (status, text) = api.ask("POST", "/deployments", body).await;
+        assert_eq!(status, 422, "{text}");
+        let expected = "Failed to deserialize the JSON body into the target type: ";
+        assert!(text.starts_with(expected), "{text}");
+    }
     let (status, text) = api.ask("POST", "/deployments", Value::Null).await;
     assert_eq!(
         (status, text.as_str()),
@@ -537,14 +559,13 @@ async fn services_are_shown_and_changed() {
         200 {"name":"wf","ty":"Workflow","handlers":[{"name":"run","ty":"Workflow","public":false,"input_description":"*/*","output_description":"application/json","retry_policy":{"max_attempts":null}},{"name":"see","ty":"Shared","inactivity_timeout":"5s","public":false,"input_description":"*/*","output_description":"application/json","retry_policy":{"max_attempts":3}}],"documentation":"d","deployment_id":"ID","revision":1,"public":false,"idempotency_retention":"3h","workflow_completion_retention":"1h 30m","journal_retention":"2d","inactivity_timeout":"2m","abort_timeout":"10m","enable_lazy_state":false,"retry_policy":{"initial_interval":"500ms","exponentiation_factor":2.0,"max_attempts":70,"max_interval":"1m","on_max_attempts":"Pause"}}
     "#]],
     );
-    let (status, body) = api
-        .ask("PATCH", "/services/wf", json!({"abort_timeout": "soon"}))
-        .await;
-    assert_eq!(status, 400);
-    assert!(
-        body.contains("The request field 'abort_timeout' is invalid. Reason: "),
-        "{body}"
-    );
+    for bad in ["soon", "-5s", "1 month"] {
+        let (status, text) = api
+            .ask("PATCH", "/services/wf", json!({"abort_timeout": bad}))
+            .await;
+        assert_eq!(status, 422);
+        assert!(text.contains("target type: abort_timeout: "), "{text}");
+    }
     check_error(
         api.get("/services/x").await,
         404,
@@ -838,6 +859,68 @@ async fn only_the_versions_of_the_reference_are_served() {
     for path in ["/v5/version", "/nope", "/deployments/", "/v2/"] {
         assert_eq!(api.get(path).await, (404, String::new()), "{path}");
     }
+}
+
+#[tokio::test]
+async fn payloads_are_decoded_by_the_endpoint() {
+    let api = api();
+    api.register(json!({"uri": "http://x/"})).await;
+    let post = async |path: &str| {
+        let path = format!("/internal/services/{path}");
+        let (status, _, body) = api.raw("POST", &path, &[], "abc".to_owned()).await;
+        (status, body)
+    };
+    let decoded = post("greeter/serdes/decode/json").await;
+    assert_eq!(decoded, (200, r#"Decode b"abc""#.to_owned()));
+    assert_eq!(post("greeter/serdes/encode/json").await.0, 200);
+    assert_eq!(post("greeter/serdes/other/json").await.0, 404);
+    check_error(
+        post("greeter/serdes/decode/unknown").await,
+        500,
+        "Internal server error: the endpoint answered with 404 Not Found (its SDK may not decode and encode payloads, or does not know the serializer): no",
+    );
+    check_error(
+        post("nope/serdes/decode/json").await,
+        404,
+        "The requested service 'nope' does not exist",
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_hold_as_it_was_said_is_noted() {
+    let api = api();
+    *api.services.lock().unwrap() = json!([{"name": "s", "ty": "SERVICE", "handlers": [
+        {"name": "h", "journalRetention": 864_000_000, "idempotencyRetention": 1000}]}]);
+    let id = api.register(json!({"uri": "http://x/"})).await;
+    let (_, body) = api.get("/services/s").await;
+    assert!(!body.contains("\"info\""), "{body}");
+
+    let limited = limited_api();
+    *limited.services.lock().unwrap() = api.services.lock().unwrap().clone();
+    let id_there = limited.register(json!({"uri": "http://x/"})).await;
+    assert_ne!(id, id_there);
+    let (_, body) = limited.get("/services/s").await;
+    let service: Value = serde_json::from_str(&body).unwrap();
+    let clamped = json!([{"code": "RT0022",
+        "message": "The configured journal_retention is clamped to the maximum server limit."}]);
+    assert_eq!(
+        (&service["journal_retention"], &service["info"]),
+        (&json!("1h"), &clamped)
+    );
+    let handler = &service["handlers"][0];
+    assert_eq!(
+        (&handler["journal_retention"], &handler["info"]),
+        (&json!("1h"), &clamped)
+    );
+}
+
+/// Journals are kept for an hour at most.
+fn limited_api() -> Api {
+    let defaults = Defaults {
+        journal_retention_max: Some(Duration::from_secs(3600)),
+        ..Defaults::default()
+    };
+    with_defaults(AdminOptions::default(), defaults)
 }
 
 mod kafka;

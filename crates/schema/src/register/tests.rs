@@ -179,6 +179,32 @@ fn bad_content_types_and_schemas_are_refused() {
     );
     assert!(with(json!({"name": "h", "input": {"jsonSchema": {"$ref": "#/x"}}})).is_ok());
     assert!(with(json!({"name": "h", "input": {"jsonSchema": 7}})).is_err());
+    for (schema, good) in [
+        (json!({"type": "strange"}), false),
+        (json!({"type": ["string", "null"]}), true),
+        (json!({"type": ["string", 1]}), false),
+        (json!({"items": {"type": "strange"}}), false),
+        (json!({"anyOf": [{"type": "strange"}]}), false),
+        (
+            json!({"properties": {"type": {"type": "string"}, "enum": {"type": "strange"}}}),
+            false,
+        ),
+        (
+            json!({"properties": {"type": {"type": "string"}}, "$defs": {"$ref": {}}}),
+            true,
+        ),
+        (
+            json!({"const": {"type": "strange"}, "examples": [{"$ref": "http://x/"}]}),
+            true,
+        ),
+    ] {
+        let text = schema.to_string();
+        let handler = json!({"name": "h", "input": {"jsonSchema": schema}});
+        assert_eq!(with(handler).is_ok(), good, "{text}");
+    }
+    // What it says goes out as it is.
+    assert!(with(json!({"name": "h", "output": {"contentType": "jason"}})).is_ok());
+    assert!(with(json!({"name": "h", "output": {"contentType": "a/b\n"}})).is_err());
 }
 
 #[test]
@@ -292,6 +318,28 @@ fn a_deployment_moves_with_its_services_as_they_were_recorded() {
         b r1 at 1
     "#]],
     );
+    // New requests go on where they went, though a service comes back and another changes its kind.
+    let (newer, _) = register(
+        &replaced,
+        endpoint("http://z/", json!([object("c", "SERVICE")])),
+        &options(2),
+    )
+    .unwrap();
+    let back = endpoint(
+        "http://z/",
+        json!([object("a", "VIRTUAL_OBJECT"), object("c", "SERVICE")]),
+    );
+    let back = update_deployment(&newer, id, back, true).unwrap();
+    check(
+        &back,
+        expect![[r#"
+        a r1 at 1
+        c r1 at 2
+    "#]],
+    );
+    // Of two at one address, the newer stands for it.
+    let at_z = back.deployment_at("http://z/", &BTreeMap::new(), &[]);
+    assert_eq!(at_z.unwrap().id, DeploymentId(2));
     let mut other = moved();
     other.manifest.protocol_min = 6;
     let error = update_deployment(&schema, id, other, false).unwrap_err();
@@ -352,4 +400,39 @@ fn the_document_has_the_form_that_is_stored() {
     .unwrap();
     let json = String::from_utf8(schema.to_json()).unwrap();
     expect![[r#"{"format":1,"deployments":[{"id":"dp_101SZwviYzes2mjOamuMJWw","uri":"http://x/","protocol_type":"bidi-stream","http_version":"2","created_at_ms":1,"min_protocol_version":5,"max_protocol_version":7,"sdk_version":"sdk/1","services":[{"name":"a","kind":"workflow","revision":1,"public":true,"retry_max_attempts":3,"handlers":[{"name":"run","kind":"workflow","workflow_completion_retention_ms":1000,"input":["empty",{"content-type":"*/*"}],"output":{"set_if_empty":false}}]}]}]}"#]].assert_eq(&json);
+}
+
+#[test]
+fn an_inactivity_timeout_that_cannot_hold_is_noted() {
+    let service = json!([{"name": "a", "ty": "SERVICE", "inactivityTimeout": 5000, "handlers": [
+        {"name": "h", "inactivityTimeout": 1000}, {"name": "i"}]}]);
+    let mut discovered = endpoint("http://x/", service);
+    discovered.manifest.protocol_mode = manifest::ProtocolMode::RequestResponse;
+    let (schema, _) = register(&Schema::default(), discovered, &options(1)).unwrap();
+    let deployment = schema.deployments().next().unwrap();
+    let service = &deployment.services["a"];
+    let text = |notes: Vec<crate::Note>| {
+        let notes = notes
+            .iter()
+            .map(|note| format!("{} {note}", note.code().as_str()));
+        notes.collect::<Vec<_>>()
+    };
+    let defaults = schema.defaults();
+    assert_eq!(
+        text(service.notes(deployment, defaults)),
+        [
+            "RT0021 The configured inactivity_timeout 5s will not be applied because the service is exposed in Request/Response mode."
+        ]
+    );
+    assert_eq!(
+        text(service.handlers["h"].notes(deployment, defaults)),
+        [
+            "RT0021 The configured inactivity_timeout 1s will not be applied because the handler is exposed in Request/Response mode."
+        ]
+    );
+    assert!(service.handlers["i"].notes(deployment, defaults).is_empty());
+
+    let mut old = deployment.clone();
+    (old.min_protocol_version, old.max_protocol_version) = (1, 4);
+    assert_eq!(old.notes()[0].code(), ErrorCode::Rt0020);
 }

@@ -79,22 +79,23 @@ fn kinds_combine_as_the_peer_has_it() {
             let handler = handler_type.map_or(json!({}), |ty| json!({ "ty": ty }));
             let kind = match read_json(&service(service_type, json!({}), handler)) {
                 Ok(manifest) => format!("{:?}", manifest.services[0].handlers[0].kind),
-                Err(error) => error.code().unwrap().to_string(),
+                Err(ManifestError::Setting { .. }) => "refused".to_owned(),
+                Err(error) => panic!("{error}"),
             };
             table += &format!("{service_type} {} {kind}\n", handler_type.unwrap_or("-"));
         }
     }
     expect![[r#"
         SERVICE - Plain
-        SERVICE EXCLUSIVE META0013
+        SERVICE EXCLUSIVE refused
         SERVICE SHARED Plain
-        SERVICE WORKFLOW META0013
+        SERVICE WORKFLOW refused
         VIRTUAL_OBJECT - Exclusive
         VIRTUAL_OBJECT EXCLUSIVE Exclusive
         VIRTUAL_OBJECT SHARED Shared
-        VIRTUAL_OBJECT WORKFLOW META0013
+        VIRTUAL_OBJECT WORKFLOW refused
         WORKFLOW - Shared
-        WORKFLOW EXCLUSIVE META0013
+        WORKFLOW EXCLUSIVE refused
         WORKFLOW SHARED Shared
         WORKFLOW WORKFLOW Workflow
     "#]]

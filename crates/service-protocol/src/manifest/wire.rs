@@ -1,6 +1,6 @@
 //! The manifest's JSON and what is checked of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use abide_types::{HandlerKind, ServiceKind};
@@ -158,17 +158,18 @@ impl Endpoint {
             Some(Mode::RequestResponse) => ProtocolMode::RequestResponse,
             None => return Err(ManifestError::BadResponse("protocolMode is missing".into())),
         };
-        let mut names = BTreeSet::new();
-        let mut services = Vec::with_capacity(self.services.len());
+        // Of services with one name the last stands.
+        let mut services: Vec<ServiceManifest> = Vec::with_capacity(self.services.len());
+        let mut places = BTreeMap::new();
         for service in self.services {
             let service = service.into_manifest(&undecodable)?;
-            if !names.insert(service.name.clone()) {
-                return Err(ManifestError::BadResponse(format!(
-                    "service '{}' is listed twice",
-                    service.name
-                )));
+            match places.get(&service.name) {
+                Some(place) => services[*place] = service,
+                None => {
+                    places.insert(service.name.clone(), services.len());
+                    services.push(service);
+                }
             }
-            services.push(service);
         }
         Ok(Manifest {
             protocol_mode,
@@ -274,9 +275,7 @@ impl Handler {
             handler: self.name.clone(),
             reason,
         };
-        let kind = handler_kind(service_kind, self.ty).map_err(|reason| {
-            ManifestError::BadResponse(format!("{service}/{}: {reason}", self.name))
-        })?;
+        let kind = handler_kind(service_kind, self.ty).map_err(refuse)?;
         if kind == HandlerKind::Workflow && settings.idempotency_retention.is_some() {
             return Err(refuse(
                 "idempotencyRetention cannot be set on a workflow handler",
