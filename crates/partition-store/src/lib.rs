@@ -21,5 +21,5 @@ mod stores;
 
 pub use error::{OpenError, is_corruption};
 pub use partition::PartitionStore;
-pub use reader::{PartitionReader, View};
+pub use reader::{PartitionReader, Stretch, View};
 pub use stores::{PartitionStores, StoreOptions};

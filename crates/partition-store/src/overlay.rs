@@ -118,6 +118,18 @@ impl Overlay {
             .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
     }
 
+    /// A copy of the first `rows_max` rows in `[from, to)`, and the first key that is not in it, if there is one.
+    pub fn stretch(&self, from: &[u8], to: &[u8], rows_max: usize) -> (Self, Option<Bytes>) {
+        let mut copy = Self::default();
+        for (key, row) in self.range(from, to) {
+            if copy.rows.len() >= rows_max {
+                return (copy, Some(key.clone()));
+            }
+            copy.rows.insert(key.clone(), row.clone());
+        }
+        (copy, None)
+    }
+
     pub fn iter(&self) -> btree_map::Iter<'_, Bytes, Row> {
         self.rows.iter()
     }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use abide_state_machine::StoreError;
 use abide_types::Lsn;
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use rocksdb::{BoundColumnFamily, ReadOptions, SnapshotWithThreadMode};
 
 use crate::engine::Db;
 use crate::layout::ROWS_START;
 use crate::merge;
 use crate::overlay::Overlay;
-use crate::partition::{Shared, bounds};
+use crate::partition::{Current, Shared, bounds};
 
 /// How long a view waits for the record that is being applied.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,6 +40,62 @@ impl PartitionReader {
     /// # Errors
     /// A record is being applied all the time; it failed half-way, perhaps. Or the partition is being rebuilt.
     pub fn view(&self) -> Result<View<'_>, StoreError> {
+        let current = self.settled()?;
+        let mut overlays = vec![Arc::clone(&current.active)];
+        overlays.extend(current.frozen.as_ref().map(|f| Arc::clone(&f.overlay)));
+        Ok(View {
+            shared: &self.shared,
+            overlays,
+            applied: current.applied,
+            // A family that is made later has nothing that the overlays do not show; one that is dropped later keeps
+            // its rows for as long as this lives.
+            family: self.shared.family(),
+            // Under the lock: nothing is frozen or forgotten between overlays and snapshot.
+            snapshot: self.shared.stores.db().snapshot(),
+        })
+    }
+
+    /// The rows in `[from, to)` after the last applied record, or those of its beginning: up to `changed_max` rows
+    /// that RocksDB does not have yet are copied, and behind those the view ends. Other rows cannot be read from it.
+    ///
+    /// The processor waits while that many rows are copied, and pays nothing afterwards: this is for many short looks.
+    /// Blocks like [`PartitionReader::view`].
+    ///
+    /// # Errors
+    /// As [`PartitionReader::view`].
+    pub fn stretch(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        changed_max: usize,
+    ) -> Result<Stretch<'_>, StoreError> {
+        let current = self.settled()?;
+        let (active, mut end) = current.active.stretch(from, to, changed_max);
+        let mut overlays = vec![Arc::new(active)];
+        if let Some(frozen) = &current.frozen {
+            let to = end.as_deref().unwrap_or(to);
+            let (frozen, nearer) = frozen.overlay.stretch(from, to, changed_max);
+            overlays.push(Arc::new(frozen));
+            end = nearer.or(end);
+        }
+        let view = View {
+            shared: &self.shared,
+            overlays,
+            applied: current.applied,
+            family: self.shared.family(),
+            // Under the lock, as above.
+            snapshot: self.shared.stores.db().snapshot(),
+        };
+        Ok(Stretch {
+            view,
+            from: Bytes::copy_from_slice(from),
+            to: end.clone().unwrap_or_else(|| Bytes::copy_from_slice(to)),
+            end,
+        })
+    }
+
+    /// The newest state, between two records.
+    fn settled(&self) -> Result<MutexGuard<'_, Current>, StoreError> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         let mut current = self.shared.current.lock();
         while !current.settled {
@@ -52,18 +109,33 @@ impl PartitionReader {
                 .shared
                 .bare_error("viewing a state that is being rebuilt"));
         }
-        let mut overlays = vec![Arc::clone(&current.active)];
-        overlays.extend(current.frozen.as_ref().map(|f| Arc::clone(&f.overlay)));
-        Ok(View {
-            shared: &self.shared,
-            overlays,
-            applied: current.applied,
-            // A family that is made later has nothing that the overlays do not show; one that is dropped later keeps
-            // its rows for as long as this lives.
-            family: self.shared.family(),
-            // Under the lock: nothing is frozen or forgotten between overlays and snapshot.
-            snapshot: self.shared.stores.db().snapshot(),
-        })
+        Ok(current)
+    }
+}
+
+/// Some rows of a partition as they were after one record.
+pub struct Stretch<'a> {
+    view: View<'a>,
+    from: Bytes,
+    to: Bytes,
+    end: Option<Bytes>,
+}
+
+impl Stretch<'_> {
+    /// Where to go on if it does not hold all that was asked for.
+    pub fn end(&self) -> Option<&Bytes> {
+        self.end.as_ref()
+    }
+
+    /// Shows `visit` the rows in order until it breaks off.
+    ///
+    /// # Errors
+    /// RocksDB cannot read them; those before were shown.
+    pub fn scan(
+        &self,
+        visit: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.view.scan(&self.from, &self.to, visit)
     }
 }
 

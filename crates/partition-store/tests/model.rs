@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use abide_partition_store::{PartitionStore, PartitionStores, StoreOptions};
+use abide_partition_store::{PartitionReader, PartitionStore, PartitionStores, StoreOptions};
 use abide_types::{Lsn, PartitionId};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -153,12 +153,27 @@ fn run(steps: &[Step]) {
                 for (key, value) in &model {
                     assert_eq!(view.get(key).unwrap().unwrap(), value);
                 }
+                assert_eq!(stretches(&reader), seen);
             }
         }
         store.set_applied(Lsn(number as u64 + 1));
         history.push(model.clone());
     }
     check_all(&store, &model);
+}
+
+/// All rows, read in short stretches.
+fn stretches(reader: &PartitionReader) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut seen = Vec::new();
+    let mut from = Bytes::new();
+    loop {
+        let stretch = reader.stretch(&from, &[9], 2).unwrap();
+        seen.extend(collect(usize::MAX, |visit| stretch.scan(visit).unwrap()));
+        match stretch.end() {
+            Some(end) => from = end.clone(),
+            None => return seen,
+        }
+    }
 }
 
 proptest! {

@@ -1,12 +1,15 @@
 //! The invocations that are invoked: their attempts, what waits for a slot, and what backs off.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use abide_invoker::api::{AttemptFailure, AttemptHandle, AttemptId};
 use abide_state_machine::proto as state;
-use abide_types::InvocationId;
+use abide_types::{DeploymentId, InvocationId, Timestamp};
+use bytes::Bytes;
 use tokio::time::Instant;
+
+use crate::scan::AttemptInfo;
 
 /// One invoked invocation on its leader.
 pub(crate) struct Running {
@@ -22,6 +25,11 @@ pub(crate) struct Running {
     /// them: it would not find them in the journal and do them again.
     pub(crate) unapplied: u32,
     pub(crate) last_failure: Option<AttemptFailure>,
+    /// Attempts that were started.
+    pub(crate) started: u64,
+    /// When the last one was, and where it was sent, as far as that is known.
+    pub(crate) last_start_at: Option<Timestamp>,
+    pub(crate) deployment: Option<DeploymentId>,
 }
 
 /// Where an invoked invocation stands.
@@ -73,6 +81,9 @@ impl Attempts {
                 last_entry: now,
                 unapplied,
                 last_failure: None,
+                started: 0,
+                last_start_at: None,
+                deployment: None,
             },
         );
         self.ready.push_back(id);
@@ -84,6 +95,27 @@ impl Attempts {
             // Dropping the handle of a running attempt aborts it.
             Phase::Ready | Phase::Running { .. } | Phase::Ending => {}
         }
+    }
+
+    /// What is known of an invocation, for queries.
+    pub(crate) fn describe(&self, id: &InvocationId) -> Option<AttemptInfo> {
+        let running = self.running.get(id)?;
+        let next_retry_at = match running.phase {
+            Phase::BackingOff(at) => {
+                let wait = at.saturating_duration_since(Instant::now());
+                Some(Timestamp::from_system(SystemTime::now()).plus(wait))
+            }
+            _ => None,
+        };
+        Some(AttemptInfo {
+            in_flight: matches!(running.phase, Phase::Running { .. } | Phase::Ending),
+            started: running.started,
+            last_start_at: running.last_start_at,
+            next_retry_at,
+            deployment: running.deployment,
+            failure: running.last_failure.as_ref().map(stored_failure),
+            awaiting: Bytes::new(),
+        })
     }
 
     /// Forgets an invocation; aborts its attempt if one runs.

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
+use crate::scan::{AttemptsQuestion, ScanRequest, Scans};
 use crate::transfer::{Transfers, unavailable};
 use crate::waiters::Responder;
 use crate::wire::{Malformed, Request, Response};
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     DeliveryAcks(wire::DeliveryAcks),
     /// How far a follower is.
     Progress(NodeId, wire::Progress),
+    /// A scan wants to know of attempts.
+    Attempts(AttemptsQuestion),
 }
 
 /// One partition of this node, for others.
@@ -43,6 +46,7 @@ struct Entry {
 pub(crate) struct Directory {
     partitions: RwLock<HashMap<PartitionId, Entry>>,
     transfers: Arc<Transfers>,
+    scans: Scans,
 }
 
 impl Directory {
@@ -71,6 +75,10 @@ impl Directory {
 
     /// Asks the partition's task here. It answers itself if it does not lead.
     pub(crate) fn ask(&self, partition: PartitionId, request: Request, responder: Responder) {
+        let request = match request {
+            Request::Scan(request) => return self.scan(partition, request, responder),
+            request => request,
+        };
         let Some(sender) = self.events_of(partition) else {
             return responder.answer(Response::NotLeader);
         };
@@ -83,6 +91,19 @@ impl Directory {
                 responder.answer(Response::NotLeader);
             }
             Err(_) => {}
+        }
+    }
+
+    /// Beside the partition's task, which only says what it knows.
+    fn scan(&self, partition: PartitionId, request: ScanRequest, responder: Responder) {
+        let entry = {
+            let partitions = self.partitions.read();
+            let entry = partitions.get(&partition);
+            entry.map(|entry| (entry.events.clone(), entry.reader.clone()))
+        };
+        match entry {
+            Some((events, reader)) => self.scans.serve(events, reader, request, responder),
+            None => responder.answer(Response::NotLeader),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the leader does after a record is applied, and what it makes of what attempts do.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use abide_invoker::api::{
     Attempt, AttemptFailure, Effect, Effects, PinnedDeployment, Retry, ToAttempt,
@@ -14,7 +14,7 @@ use abide_state_machine::proto::{
     self as state, Status, attempt_effect, command::Kind, journal_event,
 };
 use abide_state_machine::{Action, OutboxPosition, outcome_from_stored, read_journal};
-use abide_types::{InvocationId, InvocationTarget, PartitionId};
+use abide_types::{InvocationId, InvocationTarget, PartitionId, Timestamp};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -142,6 +142,13 @@ impl Leader<'_> {
                 protocol: u16::try_from(pinned.protocol).ok()?,
             })
         });
+        let deployment = match &pinned {
+            Some(pinned) => Some(pinned.deployment),
+            None => (self.context.schema.borrow())
+                .resolve(&target.service, &target.handler)
+                .ok()
+                .map(|handler| handler.deployment),
+        };
         let number = self.attempts.next_attempt();
         let Some(running) = self.attempts.get_mut(&id) else {
             return Ok(true);
@@ -169,6 +176,9 @@ impl Leader<'_> {
             attempt: number,
             handle,
         };
+        running.started += 1;
+        running.last_start_at = Some(Timestamp::from_system(SystemTime::now()));
+        running.deployment = deployment;
         Ok(true)
     }
 
@@ -264,6 +274,7 @@ impl Leader<'_> {
         let retry = failure.retry;
         let stored = state::Failure::from(failure.failure.clone());
         let deployment = failure.deployment;
+        running.deployment = deployment.or(running.deployment);
         let event = stored_failure(&failure);
         let is_repeat =
             (running.last_failure.as_ref()).is_some_and(|last| stored_failure(last) == event);

@@ -40,6 +40,13 @@ impl Leader<'_> {
                 self.on_progress(node, &progress);
                 Ok(())
             }
+            Event::Attempts(question) => {
+                let known = question.ids.iter().map(|id| self.attempts.describe(id));
+                let known = known.collect();
+                // A scan that has been given up needs no answer.
+                let _ = question.answer.send(Ok(known));
+                Ok(())
+            }
         }
     }
 
@@ -106,6 +113,8 @@ impl Leader<'_> {
                 let infos = self.list(&filter)?;
                 responder.answer(Response::Infos(infos));
             }
+            // The directory keeps them.
+            Request::Scan(_) => responder.answer(Response::NotLeader),
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ mod partition;
 mod processors;
 mod rebuild;
 mod router;
+pub mod scan;
 mod timers;
 mod transfer;
 mod upkeep;

@@ -220,6 +220,9 @@ impl Partition {
                 () = self.stop.cancelled() => return,
                 event = self.events.recv() => match event {
                     Some(Event::Ask(_, responder)) => responder.answer(Response::Stopped(reason.to_owned())),
+                    Some(Event::Attempts(question)) => {
+                        let _ = question.answer.send(Err(Response::Stopped(reason.to_owned())));
+                    }
                     Some(_) => {}
                     None => return,
                 },

@@ -17,6 +17,7 @@ use crate::api::{
     Operated, Operation, Outcome, Produced, Producer, Restarted, RouteError, StateChange, Whither,
 };
 use crate::directory::Directory;
+use crate::scan::{ScanError, ScanPage, ScanRequest};
 use crate::wire::{Request, Response, Restart};
 
 /// How long a leader keeps a waiting request before it says `Pending`. Bounds what a vanished client costs.
@@ -25,6 +26,8 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);
 /// Pause before the first and the longest pause between tries that failed.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// How long a page of a query looks for a leader.
+const SCAN_WITHIN: Duration = Duration::from_secs(10);
 /// Invocations that a listing shows unless it says otherwise.
 const LIST_DEFAULT: usize = 1000;
 
@@ -327,8 +330,37 @@ impl Router {
         Ok(found)
     }
 
+    /// Partitions of the cluster.
+    pub fn partition_count(&self) -> u16 {
+        self.partitions()
+    }
+
+    /// One page of a partition's rows, as its leader has them.
+    pub async fn scan(
+        &self,
+        partition: PartitionId,
+        request: ScanRequest,
+    ) -> Result<ScanPage, ScanError> {
+        let answer = self.ask_for(partition, Request::Scan(request), SCAN_WITHIN);
+        match answer.await? {
+            Response::Scanned(page) => Ok(page),
+            Response::Unreadable(reason) => Err(ScanError::Unreadable { partition, reason }),
+            other => Err(unexpected(partition, &other).into()),
+        }
+    }
+
     /// Asks until a leader answers. Every request is such that a repetition joins the first.
     async fn ask(&self, partition: PartitionId, request: Request) -> Result<Response, RouteError> {
+        self.ask_for(partition, request, self.inner.give_up_after)
+            .await
+    }
+
+    async fn ask_for(
+        &self,
+        partition: PartitionId,
+        request: Request,
+        give_up_after: Duration,
+    ) -> Result<Response, RouteError> {
         let start = Instant::now();
         let mut view = self.inner.view.clone();
         let mut pause = RETRY_AFTER.0;
@@ -354,7 +386,7 @@ impl Router {
                 Some(response) => return Ok(response),
             };
             let waited = start.elapsed();
-            if waited >= self.inner.give_up_after {
+            if waited >= give_up_after {
                 return Err(refusal.unwrap_or(RouteError::NoLeader { partition, waited }));
             }
             // The next leader is announced by the metadata; one that is not ready yet is asked again soon.

@@ -10,6 +10,7 @@ use crate::api::{
     Accepted, Finished, Ingested, InvocationFilter, InvocationInfo, InvocationStatus, Operated,
     Restarted, Unsuitable, Whither,
 };
+use crate::scan::{ScanPage, ScanRequest};
 
 /// What is asked of a partition's leader.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub(crate) enum Request {
     Get(InvocationId),
     /// Describe many.
     List(InvocationFilter),
+    /// Give rows. Not for the partition's task: see `scan`.
+    Scan(ScanRequest),
 }
 
 /// A restart, as it is asked for.
@@ -68,6 +71,9 @@ pub(crate) enum Response {
     Restarted(Restarted),
     Unsuitable(Unsuitable),
     Infos(Vec<InvocationInfo>),
+    Scanned(ScanPage),
+    /// The rows cannot be read, and why.
+    Unreadable(String),
 }
 
 /// A message that does not decode into what it should be.
@@ -112,6 +118,7 @@ impl Request {
                 status: filter.status.map(status_to_wire),
                 limit: filter.limit as u64,
             }),
+            Self::Scan(scan) => Kind::Scan(scan.into_wire()),
         };
         wire::Request {
             partition: partition.0.into(),
@@ -166,6 +173,7 @@ impl Request {
                 },
                 limit: usize::try_from(list.limit).unwrap_or(usize::MAX),
             }),
+            Kind::Scan(scan) => Self::Scan(ScanRequest::from_wire(scan)?),
             // Not for leaders: see `transfer`.
             Kind::FetchState(_) => return Err(Malformed("request")),
         };
@@ -207,6 +215,8 @@ impl Response {
             Self::Infos(infos) => Kind::Infos(wire::Infos {
                 infos: infos.into_iter().map(info_to_wire).collect(),
             }),
+            Self::Scanned(page) => Kind::Scanned(page.into_wire()),
+            Self::Unreadable(reason) => Kind::Unreadable(reason),
         };
         wire::Response { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -254,6 +264,8 @@ impl Response {
                     .map(|info| info_from_wire(info, partition))
                     .collect::<Result<_, _>>()?,
             ),
+            Kind::Scanned(page) => Self::Scanned(ScanPage::from_wire(page)?),
+            Kind::Unreadable(reason) => Self::Unreadable(reason),
         })
     }
 }

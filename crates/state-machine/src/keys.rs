@@ -3,7 +3,7 @@
 //! A key is the table's number, then big-endian fields, so that rows sort in the order in which they are
 //! scanned. Strings inside a key carry their length in front (u32), which keeps prefixes apart.
 
-use abide_types::{InvocationId, Lsn, PartitionId, Timestamp};
+use abide_types::{InvocationId, Lsn, PartitionId, PartitionKey, Timestamp};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The tables. Numbers are durable: never reused, never renumbered.
@@ -128,6 +128,13 @@ pub fn events_of(id: &InvocationId) -> Bytes {
     with_id(Table::Event, id, 0).freeze()
 }
 
+/// Reads a key of [`Table::Journal`] or [`Table::Event`].
+pub fn parse_journal(key: &[u8]) -> Option<(InvocationId, u32)> {
+    let (id, index) = key.get(1..)?.split_at_checked(InvocationId::LENGTH)?;
+    let index = u32::from_be_bytes(index.try_into().ok()?);
+    Some((InvocationId::from_bytes(id)?, index))
+}
+
 /// Key of [`Table::Invoked`].
 pub fn invoked(id: &InvocationId) -> Bytes {
     with_id(Table::Invoked, id, 0).freeze()
@@ -138,6 +145,58 @@ fn with_object(table: Table, service: &str, object_key: &str, extra: usize) -> B
     put_text(&mut key, object_key);
     put_text(&mut key, service);
     key
+}
+
+/// A key of [`Table::State`], [`Table::Lock`], [`Table::Inbox`] or [`Table::Promise`], taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectKey<'a> {
+    /// Key of the object or workflow.
+    pub key: &'a str,
+    /// Its service.
+    pub service: &'a str,
+    /// What comes behind: the name of the state entry or promise, the place in the inbox.
+    pub rest: &'a [u8],
+}
+
+/// Reads a key that begins with an object.
+pub fn parse_object(key: &[u8]) -> Option<ObjectKey<'_>> {
+    let (object_key, rest) = take_text(key.get(1..)?)?;
+    let (service, rest) = take_text(rest)?;
+    Some(ObjectKey {
+        key: object_key,
+        service,
+        rest,
+    })
+}
+
+fn take_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+/// Prefix of the rows of all objects with that key, whatever their services, in a table whose keys begin with one.
+pub fn objects_of(table: Table, object_key: &str) -> Bytes {
+    let mut prefix = start(table, 4 + object_key.len());
+    put_text(&mut prefix, object_key);
+    prefix.freeze()
+}
+
+/// Prefix of an object's rows in a table whose keys begin with one.
+pub fn object_of(table: Table, service: &str, object_key: &str) -> Bytes {
+    with_object(table, service, object_key, 0).freeze()
+}
+
+/// Prefix of an invocation's rows in a table whose keys begin with its id.
+pub fn rows_of(table: Table, id: &InvocationId) -> Bytes {
+    with_id(table, id, 0).freeze()
+}
+
+/// Prefix of the rows of one partition key in a table whose keys begin with ids.
+pub fn ids_of(table: Table, partition_key: PartitionKey) -> Bytes {
+    let mut prefix = start(table, 8);
+    prefix.put_u64(partition_key.0);
+    prefix.freeze()
 }
 
 /// Prefix of an object's rows in [`Table::State`].
@@ -251,7 +310,7 @@ mod tests {
 
     #[test]
     fn keys_have_pinned_bytes() {
-        let id = InvocationId::new(abide_types::PartitionKey(1), [2; 16]);
+        let id = InvocationId::new(PartitionKey(1), [2; 16]);
         assert_eq!(
             journal(&id, 3)[..],
             [&[2, 0, 0, 0, 0, 0, 0, 0, 1][..], &[2; 16], &[0, 0, 0, 3]].concat()
@@ -264,6 +323,17 @@ mod tests {
             completion_id: 9,
         };
         assert_eq!(parse_timer(&timer(&key)), Some(key));
+        assert_eq!(parse_journal(&journal(&id, 3)), Some((id, 3)));
+        let object = ObjectKey {
+            key: "k",
+            service: "S",
+            rest: b"n",
+        };
+        assert_eq!(parse_object(&state("S", "k", b"n")), Some(object));
+        assert_eq!(
+            ids_of(Table::Journal, PartitionKey(1))[..],
+            journal(&id, 3)[..9]
+        );
         let out = outbox(PartitionId(7), Lsn(8), 9);
         assert_eq!(parse_outbox(&out), Some((PartitionId(7), Lsn(8), 9)));
         assert_eq!(prefix_end(&[3, 255, 255])[..], [4]);
@@ -277,6 +347,8 @@ mod tests {
                 parse_timer(&key),
                 parse_outbox(&key),
                 parse_invocation(&key),
+                parse_journal(&key),
+                parse_object(&key),
             );
         }
     }
