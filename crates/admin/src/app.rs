@@ -23,8 +23,10 @@ use tower_http::compression::CompressionLayer;
 
 use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
+use crate::query::Sql;
 use crate::{
-    deployments, invocations, kafka_clusters, openapi, services, state, subscriptions, system,
+    deployments, invocations, kafka_clusters, openapi, query, services, state, subscriptions,
+    system,
 };
 
 /// Writes all metrics of the node as Prometheus text.
@@ -69,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: Box<dyn Cluster>,
     pub(crate) schema: watch::Receiver<Arc<Schema>>,
     pub(crate) metrics: MetricsText,
+    pub(crate) sql: Option<Arc<dyn Sql>>,
     in_progress: AtomicUsize,
 }
 
@@ -116,9 +119,20 @@ impl Admin {
                 cluster,
                 schema,
                 metrics,
+                sql: None,
                 in_progress: AtomicUsize::new(0),
             }),
         }
+    }
+
+    /// With something that runs queries; without, `/query` is not there.
+    #[must_use]
+    pub fn with_sql(mut self, sql: Arc<dyn Sql>) -> Self {
+        // Nothing shares it before it serves.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.sql = Some(sql);
+        }
+        self
     }
 
     /// Every route, without a prefix and under those of the versions.
@@ -195,7 +209,7 @@ fn api(version: ApiVersion) -> Routes {
         .route("/cluster-health", get(system::cluster_health))
         .route("/metrics", get(system::metrics))
         .route("/openapi", get(openapi::show))
-        .route("/query", post(system::not_there_yet))
+        .route("/query", post(query::query))
         .route(
             "/deployments",
             get(deployments::list)

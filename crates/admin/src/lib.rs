@@ -12,6 +12,7 @@ mod error;
 mod invocations;
 mod kafka_clusters;
 mod openapi;
+mod query;
 mod registry;
 mod service_openapi;
 mod services;
@@ -20,3 +21,4 @@ mod subscriptions;
 mod system;
 
 pub use app::{Admin, AdminOptions, MetricsText};
+pub use query::{Sql, SqlError, SqlFormat, SqlRows};

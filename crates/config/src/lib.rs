@@ -16,7 +16,9 @@ mod validate;
 mod worker;
 
 pub use invocations::{OnMaxAttempts, RetryPolicy};
-pub use listening::{AdminConfig, IngestionConfig, IngressConfig, KafkaClusterConfig, ListenMode};
+pub use listening::{
+    AdminConfig, IngestionConfig, IngressConfig, KafkaClusterConfig, ListenMode, QueryEngineConfig,
+};
 pub use load::{ConfigError, ignored_variables};
 pub use metadata::{MetadataClientConfig, MetadataServerConfig};
 pub use networking::NetworkingConfig;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,8 @@ pub struct AdminConfig {
     pub deployment_routing_headers: Vec<String>,
     /// Leaves out the paths of the web UI.
     pub disable_web_ui: bool,
+    /// SQL at `/query`.
+    pub query_engine: QueryEngineConfig,
 }
 
 impl Default for AdminConfig {
@@ -151,6 +154,37 @@ impl Default for AdminConfig {
             concurrent_api_requests_limit: None,
             deployment_routing_headers: Vec::new(),
             disable_web_ui: false,
+            query_engine: QueryEngineConfig::default(),
+        }
+    }
+}
+
+/// SQL at `/query`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QueryEngineConfig {
+    /// Memory that all queries of the node may take together. A query that needs more fails.
+    pub memory_size: ByteCount,
+    /// Threads that run queries, and partitions that one of them reads at a time. Unset is one for each core.
+    pub query_parallelism: Option<NonZeroU32>,
+    /// Where sorts that do not fit into the memory go. Unset lets them fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmp_dir: Option<PathBuf>,
+    /// How long a query may take.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Queries at a time; more get 429.
+    pub concurrent_queries_limit: NonZeroU32,
+}
+
+impl Default for QueryEngineConfig {
+    fn default() -> Self {
+        Self {
+            memory_size: ByteCount::mib(1024),
+            query_parallelism: None,
+            tmp_dir: None,
+            timeout: Duration::from_secs(60),
+            concurrent_queries_limit: NonZeroU32::new(32).expect("not zero"),
         }
     }
 }

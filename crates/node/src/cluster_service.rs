@@ -31,7 +31,7 @@ impl ClusterService {
     }
 }
 
-async fn ask_all(member: &Member) -> Answers {
+pub(crate) async fn ask_all(member: &Member) -> Answers {
     let nodes: Vec<NodeId> = member
         .metadata
         .view()

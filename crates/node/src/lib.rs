@@ -21,6 +21,7 @@ mod ports;
 mod replicas;
 mod schema_watch;
 mod signals;
+mod sql;
 mod start;
 mod stores;
 

@@ -13,6 +13,7 @@ use abide_log_server::LogServerOptions;
 use abide_metadata::{MetadataOptions, NodeDescription, ProvisionSettings};
 use abide_partition_store::StoreOptions;
 use abide_processor::ProcessorOptions;
+use abide_query::QueryOptions;
 use abide_rpc::FabricOptions;
 use abide_schema::{Defaults, KafkaCluster, OnMaxAttempts, RetryPolicy};
 use abide_types::Timestamp;
@@ -171,6 +172,18 @@ fn with_path(url: &str) -> String {
     match host.contains('/') {
         true => url.to_owned(),
         false => format!("{url}/"),
+    }
+}
+
+pub(crate) fn queries(config: &Config) -> QueryOptions {
+    let engine = &config.admin.query_engine;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    QueryOptions {
+        memory_bytes: engine.memory_size.as_usize(),
+        parallelism: (engine.query_parallelism).map_or(cores, |threads| threads.get() as usize),
+        spill_dir: engine.tmp_dir.clone(),
+        timeout: engine.timeout,
+        concurrent_max: engine.concurrent_queries_limit.get() as usize,
     }
 }
 

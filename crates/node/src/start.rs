@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use abide_admin::{Admin, MetricsText};
+use abide_admin::{Admin, MetricsText, Sql};
 use abide_config::Config;
 use abide_controller::{Controller, ControllerParts};
 use abide_ingress_http::Ingress;
@@ -22,6 +22,7 @@ use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as Lo
 use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
 use abide_partition_store::PartitionStores;
 use abide_processor::{Dependencies, Processors};
+use abide_query::{Nothing, QueryEngine, Sources};
 use abide_rpc::proto::cluster::cluster_server::ClusterServer;
 use abide_rpc::{Fabric, Identity, Service};
 use abide_schema::Schema;
@@ -42,6 +43,7 @@ use crate::health::Health;
 use crate::listeners::{DoorListeners, Listeners};
 use crate::node::Fatal;
 use crate::node_port::{self, NodePort};
+use crate::sql::{Queries, Seen};
 use crate::{measures, options, peers, replicas, schema_watch, stores};
 
 /// How long is waited for a cluster before the wait is logged.
@@ -415,7 +417,8 @@ impl Parts<'_> {
                 Arc::clone(&engine.invoker),
                 engine.schema.clone(),
                 metrics,
-            );
+            )
+            .with_sql(self.queries(engine));
             if let Some(listener) = admin.socket {
                 tasks.spawn(door.clone().serve(listener, stop.clone()));
             }
@@ -423,6 +426,17 @@ impl Parts<'_> {
                 tasks.spawn(door.serve(listener, stop.clone()));
             }
         }
+    }
+
+    fn queries(&self, engine: &Engine) -> Arc<dyn Sql> {
+        let sources = Sources {
+            partitions: Arc::new(engine.processors.router()),
+            schema: engine.schema.clone(),
+            cluster: Arc::new(Seen(Arc::clone(self.facts))),
+            flow_control: Arc::new(Nothing),
+        };
+        let options = options::queries(&self.facts.config);
+        Arc::new(Queries(QueryEngine::new(options, sources)))
     }
 
     /// How many partitions the cluster has; its view may be a moment behind the joining.
