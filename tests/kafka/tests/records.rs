@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use abide_test_cluster::{Cluster, Options};
 use abide_test_kafka::{Broker, Endpoint, Producer, Record, Seen};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// Brokers and clusters take all of a small machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Waits until so many were seen; panics when it takes too long or there are more.
 async fn wait_for(endpoint: &Endpoint, body: &str, count: usize) -> Vec<Seen> {
@@ -64,6 +68,7 @@ async fn metric(cluster: &Cluster, name: &str, topic: &str, partition: i32) -> O
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_become_invocations_of_every_kind_of_handler() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     let (one, other, endpoint) = tokio::join!(Broker::start(), Broker::start(), Endpoint::start());
     one.create_topic("orders", 2).await;
     other.create_topic("letters", 1).await;
@@ -168,6 +173,7 @@ async fn records_become_invocations_of_every_kind_of_handler() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_can_become_nothing_holds_up_its_partition_and_says_so() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     let (broker, endpoint) = tokio::join!(Broker::start(), Endpoint::start());
     broker.create_topic("mixed", 2).await;
     let mut cluster = Cluster::start(1, Options::default()).await;
