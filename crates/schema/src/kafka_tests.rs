@@ -91,8 +91,8 @@ fn a_subscription_gets_a_group_and_a_name_and_comes_before_its_cluster() {
         })
         .collect();
     expect![[r#"
-        kafka://plain/orders -> service://Cart/add Some({"auto.offset.reset": "earliest", "bootstrap.servers": "a:1", "client.id": "restate", "group.id": "sub_10000000000000000000001"})
-        kafka://named/orders -> service://Cart/add Some({"auto.offset.reset": "earliest", "client.id": "shop", "group.id": "sub_10000000000000000000002", "metadata.broker.list": "b:1"})
+        kafka://plain/orders -> service://Cart/add Some({"auto.offset.reset": "earliest", "bootstrap.servers": "a:1", "client.id": "restate", "group.id": "sub_101SZwviYzes2mjOamuMJWw"})
+        kafka://named/orders -> service://Cart/add Some({"auto.offset.reset": "earliest", "client.id": "shop", "group.id": "sub_103LZ30BX8sU4IDCkIZztT2", "metadata.broker.list": "b:1"})
     "#]]
     .assert_eq(&shown);
     let json = schema.to_json();
