@@ -30,7 +30,7 @@ async fn a_kafka_cluster_is_shown_without_its_secrets() {
     let api = with_a_cluster().await;
     check(
         api.get("/kafka-clusters").await,
-        "-",
+        "no id",
         expect![[r#"
             200 {"clusters":[{"name":"my-cluster","properties":{"bootstrap.servers":"b:9092","sasl.password":"***"},"created_at":"TIME"}]}
         "#]],
@@ -39,14 +39,14 @@ async fn a_kafka_cluster_is_shown_without_its_secrets() {
     check(
         api.ask("PATCH", "/v3/kafka-clusters/my-cluster", patch)
             .await,
-        "-",
+        "no id",
         expect![[r#"
             200 {"name":"my-cluster","properties":{"metadata.broker.list":"c:9092"},"created_at":"TIME"}
         "#]],
     );
     check(
         api.get("/kafka-clusters/my-cluster").await,
-        "-",
+        "no id",
         expect![[r#"
             200 {"name":"my-cluster","properties":{"metadata.broker.list":"c:9092"},"created_at":"TIME","subscriptions":[]}
         "#]],
