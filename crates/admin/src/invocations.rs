@@ -1,5 +1,6 @@
 //! Looking at invocations and operating on them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use abide_processor::api::{
@@ -11,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use http::StatusCode;
-use serde::de::Error as _;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::app::Shared;
@@ -300,8 +301,21 @@ struct IdText(InvocationId);
 
 impl<'de> Deserialize<'de> for IdText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(D::Error::custom)
+        struct IdVisitor;
+
+        impl Visitor<'_> for IdVisitor {
+            type Value = IdText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an invocation id")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<IdText, E> {
+                text.parse().map(IdText).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(IdVisitor)
     }
 }
 

@@ -92,6 +92,14 @@ impl Leader<'_> {
             Request::Attach(id) | Request::Output(id) => {
                 let wait = matches!(request, Request::Attach(_));
                 match self.read_invocation(&id)? {
+                    // Whoever waits may have asked before it was forgotten; the others are told that it is gone.
+                    Some(row)
+                        if row.status() == Status::Completed
+                            && !wait
+                            && self.is_forgotten(&row) =>
+                    {
+                        responder.answer(Response::NotFound);
+                    }
                     Some(row) if row.status() == Status::Completed => {
                         responder.answer(Response::Finished(retained(&row)));
                     }

@@ -76,6 +76,14 @@ const basics = restate.service({
       return attempt;
     },
 
+    // Tells who took the step, which is in the journal from then on, and which attempt got through.
+    stepThenFail: async (ctx, { name, times }) => {
+      const process_id = await ctx.run("step", () => process.pid);
+      const attempt = countAttempt(name);
+      if (attempt <= times) throw new Error(`attempt ${attempt} fails on purpose`);
+      return { process_id, attempt };
+    },
+
     runRetried: async (ctx, { name, times }) => {
       const action = () => {
         const attempt = countAttempt(name);
