@@ -25,8 +25,8 @@ use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
 use crate::query::Sql;
 use crate::{
-    deployments, invocations, kafka_clusters, openapi, query, services, state, subscriptions,
-    system,
+    deployments, invocations, kafka_clusters, limits, openapi, query, services, state,
+    subscriptions, system,
 };
 
 /// Writes all metrics of the node as Prometheus text.
@@ -293,10 +293,10 @@ fn api(version: ApiVersion) -> Routes {
             "/subscriptions/{subscription}",
             get(subscriptions::get).delete(subscriptions::delete),
         )
-        .route("/limits/rules", put(system::not_there_yet))
-        .route("/limits/rules/bulk-delete", post(system::not_there_yet))
-        .route("/vqueues/{vqueue_id}/pause", post(system::not_there_yet))
-        .route("/vqueues/{vqueue_id}/resume", post(system::not_there_yet))
+        .route("/limits/rules", put(limits::upsert))
+        .route("/limits/rules/bulk-delete", post(limits::delete))
+        .route("/vqueues/{vqueue_id}/pause", post(limits::pause))
+        .route("/vqueues/{vqueue_id}/resume", post(limits::resume))
 }
 
 async fn version_1() -> (StatusCode, &'static str) {

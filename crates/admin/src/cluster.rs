@@ -11,7 +11,7 @@ use abide_processor::api::{
     InvocationFilter, InvocationInfo, Operated, Operation, Restarted, RouteError, StateChange,
     Whither,
 };
-use abide_types::{InvocationId, Role};
+use abide_types::{InvocationId, QueueId, Role};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -50,6 +50,15 @@ pub(crate) trait Cluster: Send + Sync {
     /// The stored schema and its version; absent is version 0 and empty.
     async fn read_schema(&self) -> Result<(u64, Bytes), StoreError>;
     async fn write_schema(&self, version: u64, schema: Vec<u8>) -> Result<Written, StoreError>;
+    /// Another document and its version; absent is version 0 and empty.
+    async fn read_document(&self, key: &'static str) -> Result<(u64, Bytes), StoreError>;
+    async fn write_document(
+        &self,
+        key: &'static str,
+        version: u64,
+        document: Vec<u8>,
+    ) -> Result<Written, StoreError>;
+    async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), RouteError>;
     async fn operate(&self, id: InvocationId, operation: Operation)
     -> Result<Operated, RouteError>;
     async fn resume(&self, id: InvocationId, whither: Whither) -> Result<Operated, RouteError>;
@@ -88,7 +97,19 @@ impl Cluster for Engine {
     }
 
     async fn read_schema(&self) -> Result<(u64, Bytes), StoreError> {
-        match self.metadata.read(keys::SCHEMA).await {
+        self.read_document(keys::SCHEMA).await
+    }
+
+    async fn write_schema(&self, version: u64, schema: Vec<u8>) -> Result<Written, StoreError> {
+        self.write_document(keys::SCHEMA, version, schema).await
+    }
+
+    async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), RouteError> {
+        self.partitions.pause_queue(queue, paused).await
+    }
+
+    async fn read_document(&self, key: &'static str) -> Result<(u64, Bytes), StoreError> {
+        match self.metadata.read(key).await {
             Ok(Some(stored)) => Ok((stored.version, stored.value)),
             Ok(None) => Ok((0, Bytes::new())),
             Err(error @ MetadataError::Unavailable { .. }) => {
@@ -98,10 +119,13 @@ impl Cluster for Engine {
         }
     }
 
-    async fn write_schema(&self, version: u64, schema: Vec<u8>) -> Result<Written, StoreError> {
-        let txn = Txn::new()
-            .expect(keys::SCHEMA, version)
-            .put(keys::SCHEMA, schema);
+    async fn write_document(
+        &self,
+        key: &'static str,
+        version: u64,
+        document: Vec<u8>,
+    ) -> Result<Written, StoreError> {
+        let txn = Txn::new().expect(key, version).put(key, document);
         match self.metadata.commit(txn).await {
             Ok(_) => Ok(Written::Yes),
             Err(CommitError::Conflict { .. }) => Ok(Written::No),

@@ -3,7 +3,8 @@
 use abide_invoker::{DiscoverError, SerdesError};
 use abide_processor::api::RouteError;
 use abide_schema::{
-    KafkaClusterError, RegisterError, SubscriptionError, UpdateDeploymentError, UpdateServiceError,
+    KafkaClusterError, PreconditionFailed, RegisterError, SubscriptionError, UpdateDeploymentError,
+    UpdateServiceError,
 };
 use abide_service_protocol::ErrorCode;
 use abide_service_protocol::manifest::ManifestError;
@@ -118,6 +119,8 @@ pub(crate) enum AdminError {
     IncompletePrefix(InvocationId),
     #[error("Cannot modify state for service type {0}")]
     NoState(&'static str),
+    #[error(transparent)]
+    Rules(#[from] PreconditionFailed),
     #[error("Batch size {0} exceeds maximum allowed size of {BATCH_MAX}")]
     BatchTooLarge(usize),
     #[error("Error when routing the request internally. Reason: {0}")]
@@ -188,6 +191,7 @@ impl AdminError {
             | Self::NotRunning(_)
             | Self::CannotMove(_)
             | Self::StillRunning(_)
+            | Self::Rules(_)
             | Self::CompletedCannotResume(_) => StatusCode::CONFLICT,
             Self::NotStarted(_) | Self::RestartTooEarly(_) => StatusCode::TOO_EARLY,
             Self::NoInput(_) => StatusCode::GONE,

@@ -11,6 +11,7 @@ mod deployments;
 mod error;
 mod invocations;
 mod kafka_clusters;
+mod limits;
 mod openapi;
 mod query;
 mod registry;

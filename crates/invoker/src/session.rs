@@ -232,6 +232,12 @@ impl Session {
         let resolved = schema
             .resolve(service, handler)
             .map_err(|error| Trouble::coded(ErrorCode::Rt0018, error.to_string()))?;
+        if scope.is_some() && resolved.service_kind == ServiceKind::VirtualObject {
+            return Err(Trouble::coded(
+                ErrorCode::Rt0017,
+                format!("{service} is a virtual object, which cannot be called within a scope"),
+            ));
+        }
         let key = if resolved.service_kind.is_keyed() {
             Some(key.clone())
         } else if key.is_empty() {

@@ -23,6 +23,8 @@ pub mod keys {
     pub const PARTITION_TABLE: &str = "partition-table";
     /// Deployments and services.
     pub const SCHEMA: &str = "schema";
+    /// How many invocations of a scope may run at a time.
+    pub const LIMITS: &str = "limits";
 
     /// The log chain of a partition.
     pub fn log(partition: PartitionId) -> String {

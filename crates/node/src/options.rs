@@ -222,6 +222,7 @@ pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOpt
         keep_alive_timeout: invoker.http2_keep_alive_timeout,
         headers,
         identity,
+        scopes: true,
         ..InvokerOptions::default()
     }
 }

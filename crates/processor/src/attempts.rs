@@ -1,6 +1,7 @@
 //! The invocations that are invoked: their attempts, what waits for a slot, and what backs off.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use abide_invoker::api::{AttemptFailure, AttemptHandle, AttemptId};
@@ -9,6 +10,7 @@ use abide_types::{DeploymentId, InvocationId, Timestamp};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::queues::{Queue, Queues};
 use crate::scan::AttemptInfo;
 
 /// One invoked invocation on its leader.
@@ -30,6 +32,10 @@ pub(crate) struct Running {
     /// When the last one was, and where it was sent, as far as that is known.
     pub(crate) last_start_at: Option<Timestamp>,
     pub(crate) deployment: Option<DeploymentId>,
+    /// With a scope: where it waits for its turn.
+    pub(crate) queue: Option<Arc<Queue>>,
+    /// Whether it counts as running at its scope and limit key.
+    counts: bool,
 }
 
 /// Where an invoked invocation stands.
@@ -51,7 +57,11 @@ pub(crate) enum Phase {
 #[derive(Default)]
 pub(crate) struct Attempts {
     running: HashMap<InvocationId, Running>,
+    /// Those without a scope.
     ready: VecDeque<InvocationId>,
+    /// Those with a scope.
+    pub(crate) queues: Queues,
+    scoped_first: bool,
     backing_off: BTreeSet<(Instant, InvocationId)>,
     next_attempt: u64,
 }
@@ -66,10 +76,17 @@ impl Attempts {
     }
 
     /// Puts an invocation into the queue, with a fresh budget of retries.
-    pub(crate) fn start(&mut self, id: InvocationId, incarnation: u64, now: Instant) {
+    pub(crate) fn start(
+        &mut self,
+        id: InvocationId,
+        incarnation: u64,
+        queue: Option<Arc<Queue>>,
+        now: Instant,
+    ) {
         let unapplied = self.running.remove(&id).map_or(0, |running| {
-            self.leave_phase(id, running.phase);
-            running.unapplied
+            let unapplied = running.unapplied;
+            self.leave(id, running);
+            unapplied
         });
         self.running.insert(
             id,
@@ -84,13 +101,21 @@ impl Attempts {
                 started: 0,
                 last_start_at: None,
                 deployment: None,
+                queue,
+                counts: false,
             },
         );
-        self.ready.push_back(id);
+        self.enqueue(id);
     }
 
-    fn leave_phase(&mut self, id: InvocationId, phase: Phase) {
-        match phase {
+    fn leave(&mut self, id: InvocationId, running: Running) {
+        if let Some(queue) = &running.queue {
+            self.queues.remove(queue, running.incarnation, id);
+            if running.counts {
+                self.queues.release(queue);
+            }
+        }
+        match running.phase {
             Phase::BackingOff(at) => drop(self.backing_off.remove(&(at, id))),
             // Dropping the handle of a running attempt aborts it.
             Phase::Ready | Phase::Running { .. } | Phase::Ending => {}
@@ -118,10 +143,32 @@ impl Attempts {
         })
     }
 
+    /// Puts one that is ready where it waits for its turn.
+    fn enqueue(&mut self, id: InvocationId) {
+        match self.running.get(&id) {
+            Some(Running {
+                queue: Some(queue),
+                incarnation,
+                ..
+            }) => self.queues.push(queue, *incarnation, id),
+            _ => self.ready.push_back(id),
+        }
+    }
+
+    /// Its attempt has ended: it does not count at its scope any more.
+    fn release(&mut self, id: &InvocationId) {
+        if let Some(running) = self.running.get_mut(id)
+            && let Some(queue) = &running.queue
+            && std::mem::take(&mut running.counts)
+        {
+            self.queues.release(queue);
+        }
+    }
+
     /// Forgets an invocation; aborts its attempt if one runs.
     pub(crate) fn remove(&mut self, id: &InvocationId) {
         if let Some(running) = self.running.remove(id) {
-            self.leave_phase(*id, running.phase);
+            self.leave(*id, running);
         }
     }
 
@@ -144,6 +191,7 @@ impl Attempts {
         {
             handle.guard.disarm();
         }
+        self.release(id);
     }
 
     /// The next attempt starts after `delay`.
@@ -153,6 +201,7 @@ impl Attempts {
             running.phase = Phase::BackingOff(at);
             self.backing_off.insert((at, *id));
         }
+        self.release(id);
     }
 
     /// Ends a back-off now, with a fresh budget.
@@ -163,7 +212,7 @@ impl Attempts {
             running.failures = 0;
             running.phase = Phase::Ready;
             self.backing_off.remove(&(at, *id));
-            self.ready.push_back(*id);
+            self.enqueue(*id);
         }
     }
 
@@ -171,7 +220,8 @@ impl Attempts {
     pub(crate) fn restart(&mut self, id: &InvocationId) {
         if let Some(running) = self.running.get_mut(id) {
             running.phase = Phase::Ready;
-            self.ready.push_back(*id);
+            self.release(id);
+            self.enqueue(*id);
         }
     }
 
@@ -188,18 +238,44 @@ impl Attempts {
             self.backing_off.pop_first();
             if let Some(running) = self.running.get_mut(&id) {
                 running.phase = Phase::Ready;
-                self.ready.push_back(id);
+                self.enqueue(id);
             }
         }
     }
 
     /// Whether something waits for a slot.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.queues.has_turns()
     }
 
     /// The next invocation that may start. One with effects on their way goes to the back of the queue.
     pub(crate) fn pop_ready(&mut self) -> Option<InvocationId> {
+        if !self.queues.has_turns() {
+            return self.pop_unscoped();
+        }
+        // Where slots are short, neither kind shall starve the other.
+        self.scoped_first = !self.scoped_first;
+        if self.scoped_first {
+            self.pop_scoped().or_else(|| self.pop_unscoped())
+        } else {
+            self.pop_unscoped().or_else(|| self.pop_scoped())
+        }
+    }
+
+    fn pop_scoped(&mut self) -> Option<InvocationId> {
+        let running = &self.running;
+        let id = self.queues.pop(|id| {
+            (running.get(id)).is_some_and(|running| {
+                matches!(running.phase, Phase::Ready) && running.unapplied == 0
+            })
+        })?;
+        if let Some(running) = self.running.get_mut(&id) {
+            running.counts = true;
+        }
+        Some(id)
+    }
+
+    fn pop_unscoped(&mut self) -> Option<InvocationId> {
         for _ in 0..self.ready.len() {
             let id = self.ready.pop_front()?;
             match self.running.get(&id) {

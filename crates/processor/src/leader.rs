@@ -117,6 +117,9 @@ pub(crate) struct Leader<'a> {
     /// Leaders of other partitions as of the last look, to notice changes.
     leaders: BTreeMap<PartitionId, Option<NodeId>>,
     table_version: u64,
+    view_version: u64,
+    /// Of the document with the rules in force.
+    pub(crate) rules_version: u64,
     cleaner: Cleaner,
     upkeep: Upkeep,
     committed_at: Option<Instant>,
@@ -169,6 +172,8 @@ impl<'a> Leader<'a> {
             acks: BTreeMap::new(),
             leaders: BTreeMap::new(),
             table_version: 0,
+            view_version: 0,
+            rules_version: 0,
             committed_at: None,
             log_scratch: Vec::new(),
             next_tick: now + LOG_TICK,
@@ -252,6 +257,11 @@ impl<'a> Leader<'a> {
     }
 
     fn is_reassigned(&mut self, view: &abide_metadata::View) -> bool {
+        if view.version == self.view_version {
+            return false;
+        }
+        self.view_version = view.version;
+        self.follow_rules(view);
         let table = &view.partition_table;
         if table.version == self.table_version {
             return false;
@@ -396,6 +406,7 @@ impl<'a> Leader<'a> {
         self.active = true;
         self.timers = Timers::load(self.store).map_err(PartitionError::Store)?;
         self.outbox = Outbox::load(self.store).map_err(PartitionError::Store)?;
+        self.load_queues()?;
         self.load_invoked()?;
         self.context
             .set_active(self.partition, self.epoch, &self.sequencer);

@@ -1,14 +1,16 @@
 //! What the leader does after a record is applied, and what it makes of what attempts do.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use abide_invoker::api::{
     Attempt, AttemptFailure, Effect, Effects, PinnedDeployment, Retry, ToAttempt,
 };
+use abide_metadata::keys as metadata_keys;
 use abide_rpc::Service;
 use abide_rpc::proto::partition as wire;
-use abide_schema::OnMaxAttempts;
+use abide_schema::{OnMaxAttempts, RuleBook};
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{
     self as state, Status, attempt_effect, command::Kind, journal_event,
@@ -25,6 +27,7 @@ use crate::attempts::{Phase, stored_failure};
 use crate::leader::{Leader, OnApplied};
 use crate::outbox::to_wire;
 use crate::partition::PartitionError;
+use crate::queues::Queue;
 use crate::wire::{Response, deployment_of};
 
 /// What is to be told to another partition about its messages.
@@ -38,9 +41,15 @@ impl Leader<'_> {
     /// Does what the state machine asks for.
     pub(crate) fn act(&mut self, action: Action) {
         match action {
-            Action::Start { id, incarnation } => {
-                self.attempts.start(id, incarnation, Instant::now());
+            Action::Start {
+                id,
+                incarnation,
+                queue,
+            } => {
+                let queue = queue.map(|queue| Arc::new(Queue::new(queue.service, queue.flow)));
+                self.attempts.start(id, incarnation, queue, Instant::now());
             }
+            Action::PauseQueue { queue, paused } => self.attempts.queues.pause(queue, paused),
             Action::Notify { id, index, entry } => {
                 self.tell(&id, ToAttempt::Notification { index, entry });
             }
@@ -110,10 +119,45 @@ impl Leader<'_> {
         let now = Instant::now();
         for id in ids {
             if let Some(row) = self.read_invocation(&id)? {
-                self.attempts.start(id, row.incarnation, now);
+                let queue = queue_of(&row);
+                self.attempts.start(id, row.incarnation, queue, now);
             }
         }
         Ok(())
+    }
+
+    /// Takes up which queues operators have paused.
+    pub(crate) fn load_queues(&mut self) -> Result<(), PartitionError> {
+        let queues = &mut self.attempts.queues;
+        self.store
+            .scan(
+                &keys::table_start(Table::Queue),
+                &keys::table_end(Table::Queue),
+                &mut |key, _| {
+                    if let Some(id) = keys::parse_queue(key) {
+                        queues.pause(id, true);
+                    }
+                    ControlFlow::Continue(())
+                },
+            )
+            .map_err(PartitionError::Store)
+    }
+
+    /// Takes the rules that the metadata has, if they are others than those in force.
+    pub(crate) fn follow_rules(&mut self, view: &abide_metadata::View) {
+        let Some(stored) = view.raw(metadata_keys::LIMITS) else {
+            return;
+        };
+        if stored.version == self.rules_version {
+            return;
+        }
+        self.rules_version = stored.version;
+        match RuleBook::from_json(&stored.value) {
+            Ok(book) => self.attempts.queues.set_book(Arc::new(book)),
+            Err(error) => {
+                tracing::error!(version = stored.version, %error, "rules that are not understood; those before stay in force");
+            }
+        }
     }
 
     /// Starts an attempt of the next invocation that is ready. Returns whether there was one.
@@ -135,7 +179,7 @@ impl Leader<'_> {
         let journal =
             read_journal(self.store, &id, row.journal_length).map_err(PartitionError::Store)?;
         let target = InvocationTarget::from(&row.target.clone().unwrap_or_default());
-        let (state, partial_state) = self.eager_state(&target)?;
+        let (state, partial_state) = self.eager_state(&row, &target)?;
         let pinned = row.pinned.as_ref().and_then(|pinned| {
             Some(PinnedDeployment {
                 deployment: deployment_of(pinned)?,
@@ -185,6 +229,7 @@ impl Leader<'_> {
     /// The state that goes with Start: all of the key's if it fits the limit and is not wanted lazily.
     fn eager_state(
         &self,
+        row: &state::Invocation,
         target: &InvocationTarget,
     ) -> Result<(Vec<(Bytes, Bytes)>, bool), PartitionError> {
         let Some(key) = &target.key else {
@@ -196,7 +241,8 @@ impl Leader<'_> {
         if lazy {
             return Ok((Vec::new(), true));
         }
-        let prefix = keys::state_of(&target.service, key);
+        let service = keys::service_in(row.flow.as_deref(), &target.service);
+        let prefix = keys::state_of(&service, key);
         let mut state = Vec::new();
         let mut bytes = 0;
         let mut partial = false;
@@ -391,6 +437,13 @@ impl Leader<'_> {
             tracing::debug!(partition = %to, node = %leader.node, %error, "post not sent");
         }
     }
+}
+
+/// Where an invocation waits for its turn, if it has a scope.
+pub(crate) fn queue_of(row: &state::Invocation) -> Option<Arc<Queue>> {
+    let flow = row.flow.as_deref()?.clone().into();
+    let service = (row.target.as_ref()).map(|target| target.service.clone());
+    Some(Arc::new(Queue::new(service.unwrap_or_default(), flow)))
 }
 
 /// The stored form of an effect, or the failure that it is.

@@ -89,6 +89,13 @@ impl Leader<'_> {
             Request::MutateState(change) => {
                 self.propose(Kind::MutateState(change), OnApplied::Done(responder));
             }
+            Request::PauseQueue(pause) => {
+                self.propose(Kind::PauseQueue(pause), OnApplied::Done(responder));
+            }
+            Request::Flow => {
+                let flow = crate::flow::to_wire(&self.attempts.queues);
+                responder.answer(Response::Flow(flow));
+            }
             Request::Attach(id) | Request::Output(id) => {
                 let wait = matches!(request, Request::Attach(_));
                 match self.read_invocation(&id)? {
@@ -312,6 +319,10 @@ impl Leader<'_> {
             Status::Paused => InvocationStatus::Paused,
             Status::Completed => InvocationStatus::Completed,
             Status::Invoked => match self.attempts.get(id).map(|running| &running.phase) {
+                // Behind others of its scope, and never started before.
+                Some(Phase::Ready) if row.flow.is_some() && row.pinned.is_none() => {
+                    InvocationStatus::Pending
+                }
                 Some(Phase::Ready) | None => InvocationStatus::Ready,
                 Some(Phase::BackingOff(_)) => InvocationStatus::BackingOff,
                 Some(Phase::Running { .. } | Phase::Ending) => InvocationStatus::Running,

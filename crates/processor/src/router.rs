@@ -7,7 +7,9 @@ use abide_metadata::View;
 use abide_rpc::{CallError, Fabric, Service};
 use abide_service_protocol::{NotificationId, NotificationResult, RawEntry};
 use abide_state_machine::proto as state;
-use abide_types::{InvocationId, NodeId, PartitionId, PartitionKey, ServiceKind, partition_of};
+use abide_types::{
+    InvocationId, NodeId, PartitionId, PartitionKey, QueueId, ServiceKind, partition_of,
+};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -17,6 +19,7 @@ use crate::api::{
     Operated, Operation, Outcome, Produced, Producer, Restarted, RouteError, StateChange, Whither,
 };
 use crate::directory::Directory;
+use crate::flow::FlowState;
 use crate::scan::{ScanError, ScanPage, ScanRequest};
 use crate::wire::{Request, Response, Restart};
 
@@ -208,6 +211,40 @@ impl Router {
             Response::Done => Ok(()),
             other => Err(unexpected(partition, &other)),
         }
+    }
+
+    /// Pauses or resumes a queue of invocations with a scope; returns when that is durable. Nothing that runs is
+    /// stopped.
+    pub async fn pause_queue(&self, queue: QueueId, paused: bool) -> Result<(), RouteError> {
+        let partition = partition_of(queue.partition_key, self.partitions());
+        let request = Request::PauseQueue(state::PauseQueue {
+            id: Bytes::copy_from_slice(&queue.to_bytes()),
+            paused,
+        });
+        match self.ask(partition, request).await? {
+            Response::Done => Ok(()),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
+    /// How queues and counters of scopes stand, in all partitions.
+    pub async fn flow(&self) -> Result<Vec<FlowState>, RouteError> {
+        let partitions = (0..self.partitions()).map(PartitionId);
+        let asked =
+            partitions.map(
+                async |partition| match self.ask(partition, Request::Flow).await? {
+                    Response::Flow(state) => {
+                        FlowState::from_wire(partition, state).map_err(|error| {
+                            RouteError::Stopped {
+                                partition,
+                                reason: error.to_string(),
+                            }
+                        })
+                    }
+                    other => Err(unexpected(partition, &other)),
+                },
+            );
+        futures::future::try_join_all(asked).await
     }
 
     /// Does what an operator asks of one invocation.

@@ -33,6 +33,10 @@ pub(crate) enum Request {
     Restart(Restart),
     /// Replace the state of a key.
     MutateState(state::MutateState),
+    /// Pause or resume a queue.
+    PauseQueue(state::PauseQueue),
+    /// How queues and counters of scopes stand.
+    Flow,
     /// Describe one invocation.
     Get(InvocationId),
     /// Describe many.
@@ -74,6 +78,7 @@ pub(crate) enum Response {
     Scanned(ScanPage),
     /// The rows cannot be read, and why.
     Unreadable(String),
+    Flow(wire::FlowState),
 }
 
 /// A message that does not decode into what it should be.
@@ -111,6 +116,8 @@ impl Request {
                 whither: Some(whither_to_wire(restart.whither)),
             }),
             Self::MutateState(change) => Kind::MutateState(change.encode_to_vec().into()),
+            Self::PauseQueue(pause) => Kind::PauseQueue(pause.encode_to_vec().into()),
+            Self::Flow => Kind::Flow(wire::Empty {}),
             Self::Get(invocation) => Kind::Get(id(invocation)),
             Self::List(filter) => Kind::List(wire::List {
                 service: filter.service,
@@ -163,6 +170,10 @@ impl Request {
             Kind::MutateState(bytes) => Self::MutateState(
                 state::MutateState::decode(bytes).map_err(|_| Malformed("change of state"))?,
             ),
+            Kind::PauseQueue(bytes) => {
+                Self::PauseQueue(state::PauseQueue::decode(bytes).map_err(|_| Malformed("queue"))?)
+            }
+            Kind::Flow(_) => Self::Flow,
             Kind::Get(bytes) => Self::Get(id(bytes)?),
             Kind::List(list) => Self::List(InvocationFilter {
                 service: list.service,
@@ -212,6 +223,7 @@ impl Response {
             | Self::Unsuitable(why) => Kind::Unsuitable(unsuitable_to_wire(why)),
             Self::Operated(operated) => Kind::Operated(place_in(&OPERATED, operated)),
             Self::Restarted(restarted) => Kind::Restarted(place_in(&RESTARTED, restarted)),
+            Self::Flow(flow) => Kind::Flow(flow),
             Self::Infos(infos) => Kind::Infos(wire::Infos {
                 infos: infos.into_iter().map(info_to_wire).collect(),
             }),
@@ -257,6 +269,7 @@ impl Response {
                 Self::Restarted(in_place(&RESTARTED, restarted).ok_or(Malformed("answer"))?)
             }
             Kind::Unsuitable(why) => Self::Unsuitable(unsuitable_from_wire(&why)?),
+            Kind::Flow(flow) => Self::Flow(flow),
             Kind::Infos(infos) => Self::Infos(
                 infos
                     .infos

@@ -1,7 +1,7 @@
 //! What the state machine asks of the leader after a record is applied. Followers drop it.
 
 use abide_service_protocol::RawEntry;
-use abide_types::{InvocationId, InvocationTarget, PartitionId, Timestamp};
+use abide_types::{Flow, InvocationId, InvocationTarget, PartitionId, QueueId, Timestamp};
 use bytes::Bytes;
 
 use crate::proto;
@@ -15,6 +15,15 @@ pub struct OutboxPosition {
     pub index: u32,
 }
 
+/// What the invocations that wait together have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The service.
+    pub service: String,
+    /// Scope and limit key.
+    pub flow: Flow,
+}
+
 /// One thing to do. Doing it twice is harmless: each names what it is about.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -24,6 +33,15 @@ pub enum Action {
         id: InvocationId,
         /// Its incarnation; effects carry it back.
         incarnation: u64,
+        /// With a scope: where it waits for its turn.
+        queue: Option<Box<Queue>>,
+    },
+    /// A queue starts nothing from here on, or goes on.
+    PauseQueue {
+        /// The queue.
+        queue: QueueId,
+        /// Whether it is paused.
+        paused: bool,
     },
     /// A notification was stored for a running invocation: pass it on.
     Notify {

@@ -148,6 +148,7 @@ impl Transaction<'_> {
             Some(Kind::Purge(purge)) => self.purge_expired(&purge)?,
             Some(Kind::MutateState(mutation)) => self.mutate_state(mutation)?,
             Some(Kind::RecordEvent(record)) => self.record_event(record)?,
+            Some(Kind::PauseQueue(pause)) => self.pause_queue(&pause),
             // The announcement marks the place in the log; it changes no row.
             Some(Kind::AnnounceLeader(_)) | None => {}
         }

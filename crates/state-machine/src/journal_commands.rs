@@ -6,7 +6,7 @@ use abide_service_protocol::{
     AttachTarget, Call, Command, Notification, NotificationId, NotificationResult, OneWayCall,
     Outcome, RawEntry, SignalId, SignalResult,
 };
-use abide_types::{HandlerKind, InvocationId, InvocationTarget, ServiceKind};
+use abide_types::{HandlerKind, InvocationId, InvocationTarget, ServiceKind, parse_limit_key};
 use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
@@ -23,7 +23,7 @@ use crate::store::StoreError;
 /// commit elsewhere; what one handler calls beyond that is spread over the cluster.
 const LOCAL_CALLS_MAX: u32 = 64;
 
-/// An object's own rows: service and key.
+/// An object's own rows: service, as its rows name it, and key.
 struct Object {
     service: String,
     key: String,
@@ -313,11 +313,13 @@ impl Transaction<'_> {
         let Some(callee) = callee else {
             return Ok(());
         };
+        let flow = flow(call.scope, call.limit_key);
         let callee_id = callee_id(
             id,
             invocation,
             index,
             &callee,
+            flow.as_deref(),
             call.idempotency_key.as_deref(),
         );
         self.notify(
@@ -336,6 +338,7 @@ impl Transaction<'_> {
             sink: Some(sink(id, invocation, call.completion, SinkKind::Call)),
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
             invoked_by_target: invocation.target.clone().map(Box::new),
+            flow,
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
@@ -353,11 +356,13 @@ impl Transaction<'_> {
         let Some(callee) = callee else {
             return Ok(());
         };
+        let flow = flow(call.scope, call.limit_key);
         let callee_id = callee_id(
             id,
             invocation,
             index,
             &callee,
+            flow.as_deref(),
             call.idempotency_key.as_deref(),
         );
         self.notify(
@@ -376,6 +381,7 @@ impl Transaction<'_> {
             sink: None,
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
             invoked_by_target: invocation.target.clone().map(Box::new),
+            flow,
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
@@ -438,7 +444,7 @@ fn raw_entry(entry: proto::Entry) -> RawEntry {
 fn object(invocation: &Invocation) -> Option<Object> {
     let target = invocation.target.as_ref()?;
     Some(Object {
-        service: target.service.clone(),
+        service: keys::service_in(invocation.flow.as_deref(), &target.service).into_owned(),
         key: target.key.clone()?,
     })
 }
@@ -452,12 +458,25 @@ fn sink(id: &InvocationId, invocation: &Invocation, completion_id: u32, kind: Si
     }
 }
 
+/// Where a callee counts. The invoker has checked both.
+fn flow(scope: Option<String>, limit_key: Option<String>) -> Option<Box<proto::Flow>> {
+    let limit_key = limit_key.as_deref().unwrap_or_default();
+    let limit_key = parse_limit_key(limit_key).ok().flatten();
+    scope.map(|scope| {
+        Box::new(proto::Flow {
+            scope,
+            limit_key: limit_key.map(str::to_owned),
+        })
+    })
+}
+
 /// The id of a callee: the same on every replica and in every replay.
 fn callee_id(
     id: &InvocationId,
     invocation: &Invocation,
     index: u32,
     callee: &proto::Callee,
+    flow: Option<&proto::Flow>,
     idempotency_key: Option<&str>,
 ) -> InvocationId {
     let mut seed = [0; InvocationId::LENGTH + 12];
@@ -468,6 +487,9 @@ fn callee_id(
     let target =
         InvocationTarget::from(callee.target.as_ref().unwrap_or(&proto::Target::default()));
     let is_plain = target.service_kind == ServiceKind::Service && idempotency_key.is_none();
+    if let Some(flow) = flow {
+        return target.scoped_id(Some(&flow.scope), idempotency_key, random);
+    }
     if is_plain && index < LOCAL_CALLS_MAX {
         return InvocationId::new(id.partition_key(), random.to_be_bytes());
     }
@@ -483,7 +505,7 @@ pub fn attach_target_id(target: &AttachTarget) -> InvocationId {
             key,
             handler,
             idempotency_key,
-            scope: _,
+            scope,
         } => InvocationTarget {
             service: service.clone(),
             key: key.clone(),
@@ -495,11 +517,11 @@ pub fn attach_target_id(target: &AttachTarget) -> InvocationId {
             },
             handler_kind: HandlerKind::Shared,
         }
-        .invocation_id(Some(idempotency_key), 0),
+        .scoped_id(scope.as_deref(), Some(idempotency_key), 0),
         AttachTarget::Workflow {
             workflow,
             key,
-            scope: _,
+            scope,
         } => InvocationTarget {
             service: workflow.clone(),
             key: Some(key.clone()),
@@ -507,7 +529,7 @@ pub fn attach_target_id(target: &AttachTarget) -> InvocationId {
             service_kind: ServiceKind::Workflow,
             handler_kind: HandlerKind::Workflow,
         }
-        .invocation_id(None, 0),
+        .scoped_id(scope.as_deref(), None, 0),
     }
 }
 

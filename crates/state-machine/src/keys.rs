@@ -3,8 +3,11 @@
 //! A key is the table's number, then big-endian fields, so that rows sort in the order in which they are
 //! scanned. Strings inside a key carry their length in front (u32), which keeps prefixes apart.
 
-use abide_types::{InvocationId, Lsn, PartitionId, PartitionKey, Timestamp};
+use abide_types::{InvocationId, Lsn, PartitionId, PartitionKey, QueueId, Timestamp};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::borrow::Cow;
+
+use crate::proto;
 
 /// The tables. Numbers are durable: never reused, never renumbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Table {
     Event = 11,
     /// `producer` → position(8): the last one taken from that producer.
     Producer = 12,
+    /// `queue(24)` → empty: the queues that are paused.
+    Queue = 13,
 }
 
 /// What a timer is for.
@@ -133,6 +138,35 @@ pub fn parse_journal(key: &[u8]) -> Option<(InvocationId, u32)> {
     let (id, index) = key.get(1..)?.split_at_checked(InvocationId::LENGTH)?;
     let index = u32::from_be_bytes(index.try_into().ok()?);
     Some((InvocationId::from_bytes(id)?, index))
+}
+
+/// Key of [`Table::Queue`].
+pub fn queue(id: &QueueId) -> Bytes {
+    let mut key = start(Table::Queue, QueueId::LENGTH);
+    key.put_slice(&id.to_bytes());
+    key.freeze()
+}
+
+/// Reads a key of [`Table::Queue`].
+pub fn parse_queue(key: &[u8]) -> Option<QueueId> {
+    QueueId::from_bytes(key.strip_prefix(&[Table::Queue as u8])?)
+}
+
+/// How the rows of objects and workflows name their service: those of a scope have rows of their own, under
+/// `scope/service`. Neither part can hold a slash.
+pub fn service_in<'a>(flow: Option<&proto::Flow>, service: &'a str) -> Cow<'a, str> {
+    match flow {
+        None => Cow::Borrowed(service),
+        Some(flow) => Cow::Owned(format!("{}/{service}", flow.scope)),
+    }
+}
+
+/// Takes apart what [`service_in`] put together: the scope, if there is one, and the service.
+pub fn scope_and_service(service: &str) -> (Option<&str>, &str) {
+    match service.split_once('/') {
+        Some((scope, service)) => (Some(scope), service),
+        None => (None, service),
+    }
 }
 
 /// Key of [`Table::Invoked`].

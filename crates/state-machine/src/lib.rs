@@ -27,7 +27,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/abide.state.rs"));
 }
 
-pub use action::{Action, Finished, Invoked, Operated, OutboxPosition, Reply, Restarted};
+pub use action::{Action, Finished, Invoked, Operated, OutboxPosition, Queue, Reply, Restarted};
 pub use apply::{Applied, ApplyError, StateMachine, VERSION};
 pub use convert::{outcome_from_stored, outcome_to_stored};
 pub use events::EVENTS_MAX;

@@ -5,7 +5,7 @@ use abide_types::{HandlerKind, InvocationId, InvocationTarget, Timestamp};
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::action::{Action, Finished, Invoked, Reply};
+use crate::action::{Action, Finished, Invoked, Queue, Reply};
 use crate::apply::Transaction;
 use crate::keys::{self, TimerKey, TimerKind};
 use crate::proto::{self, Invocation, Status};
@@ -77,6 +77,7 @@ impl Transaction<'_> {
             request_id: invoke.request_id,
             invoked_by_target: invoke.invoked_by_target,
             subscription: invoke.producer.map(|producer| producer.subscription),
+            flow: invoke.flow,
             ..Default::default()
         };
         self.append(
@@ -204,6 +205,13 @@ impl Transaction<'_> {
         self.actions.push(Action::Start {
             id: *id,
             incarnation: invocation.incarnation,
+            queue: invocation.flow.as_deref().map(|flow| {
+                let service = (invocation.target.as_ref()).map(|target| target.service.clone());
+                Box::new(Queue {
+                    service: service.unwrap_or_default(),
+                    flow: flow.clone().into(),
+                })
+            }),
         });
     }
 
@@ -291,7 +299,8 @@ impl Transaction<'_> {
             && let Some(target) = &invocation.target
         {
             let key = target.key.as_deref().unwrap_or_default();
-            return self.next_in_inbox(&target.service, key).map(drop);
+            let service = keys::service_in(invocation.flow.as_deref(), &target.service);
+            return self.next_in_inbox(&service, key).map(drop);
         }
         let Some((service, key)) = exclusive_object(invocation) else {
             return Ok(());
@@ -417,7 +426,7 @@ fn exclusive_object(invocation: &Invocation) -> Option<(String, String)> {
         return None;
     }
     Some((
-        target.service.clone(),
+        keys::service_in(invocation.flow.as_deref(), &target.service).into_owned(),
         target.key.clone().unwrap_or_default(),
     ))
 }

@@ -46,9 +46,16 @@ fn waiting_value(mutation: &MutateState) -> Bytes {
 
 impl Transaction<'_> {
     /// Changes the state now, or queues the change behind who holds the key.
-    pub(crate) fn mutate_state(&mut self, mutation: MutateState) -> Result<(), StoreError> {
+    pub(crate) fn mutate_state(&mut self, mut mutation: MutateState) -> Result<(), StoreError> {
         if mutation.service.is_empty() {
             return Ok(());
+        }
+        if let Some(scope) = &mutation.scope {
+            let flow = proto::Flow {
+                scope: scope.clone(),
+                limit_key: None,
+            };
+            mutation.service = keys::service_in(Some(&flow), &mutation.service).into_owned();
         }
         let held = match mutation.service_kind() {
             proto::ServiceKind::Service => return Ok(()),
@@ -71,14 +78,15 @@ impl Transaction<'_> {
 
     /// Whether the workflow's run is under way; it is told then that something waits for its end.
     fn wait_for_run(&mut self, mutation: &MutateState) -> Result<bool, StoreError> {
+        let (scope, service) = keys::scope_and_service(&mutation.service);
         let run = InvocationTarget {
-            service: mutation.service.clone(),
+            service: service.to_owned(),
             key: Some(mutation.key.clone()),
             handler: String::new(),
             service_kind: ServiceKind::Workflow,
             handler_kind: HandlerKind::Workflow,
         };
-        let id = run.invocation_id(None, 0);
+        let id = run.scoped_id(scope, None, 0);
         let Some(mut run) = self.load(&id)? else {
             return Ok(false);
         };

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use abide_service_protocol::Notification;
-use abide_types::InvocationId;
+use abide_types::{InvocationId, QueueId};
 use bytes::Bytes;
 
 use crate::action::{Action, Operated, Reply};
@@ -203,6 +203,22 @@ impl Transaction<'_> {
         self.forget_workflow(&invocation)
     }
 
+    /// Lets a queue start nothing, or go on.
+    pub(crate) fn pause_queue(&mut self, pause: &proto::PauseQueue) {
+        let Some(queue) = QueueId::from_bytes(&pause.id) else {
+            return;
+        };
+        if pause.paused {
+            self.store.put(keys::queue(&queue), Bytes::new());
+        } else {
+            self.store.delete(keys::queue(&queue));
+        }
+        self.actions.push(Action::PauseQueue {
+            queue,
+            paused: pause.paused,
+        });
+    }
+
     /// State and promises of a workflow live as long as its run is remembered.
     fn forget_workflow(&mut self, invocation: &Invocation) -> Result<(), StoreError> {
         let Some(target) = &invocation.target else {
@@ -212,8 +228,9 @@ impl Transaction<'_> {
             return Ok(());
         }
         let key = target.key.as_deref().unwrap_or_default();
-        self.delete_prefix(&keys::state_of(&target.service, key))?;
-        self.delete_prefix(&keys::promises_of(&target.service, key))
+        let service = keys::service_in(invocation.flow.as_deref(), &target.service);
+        self.delete_prefix(&keys::state_of(&service, key))?;
+        self.delete_prefix(&keys::promises_of(&service, key))
     }
 
     pub(crate) fn delete_prefix(&mut self, prefix: &Bytes) -> Result<(), StoreError> {

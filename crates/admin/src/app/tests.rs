@@ -13,7 +13,8 @@ use abide_processor::api::{
 use abide_schema::{Defaults, HttpVersion};
 use abide_service_protocol::{Failure, manifest};
 use abide_types::{
-    HandlerKind, InvocationId, InvocationTarget, PartitionId, PartitionKey, ServiceKind, Timestamp,
+    HandlerKind, InvocationId, InvocationTarget, PartitionId, PartitionKey, QueueId, ServiceKind,
+    Timestamp,
 };
 use async_trait::async_trait;
 use axum::body::Body;
@@ -41,6 +42,7 @@ struct Fake {
     restarted: Arc<Mutex<Restarted>>,
     /// What was asked of invocations and state.
     asked: Arc<Mutex<Vec<String>>>,
+    rules: Mutex<(u64, Bytes)>,
     /// Listings wait for a permit.
     gate: Arc<Semaphore>,
 }
@@ -98,6 +100,26 @@ impl Cluster for Fake {
         self.seen.send_replace(Arc::new(parsed));
         *stored = (version + 1, schema.into());
         Ok(trouble.unwrap_or(Written::Yes))
+    }
+
+    async fn read_document(&self, _: &'static str) -> Result<(u64, Bytes), StoreError> {
+        Ok(self.rules.lock().unwrap().clone())
+    }
+
+    async fn write_document(
+        &self,
+        _: &'static str,
+        version: u64,
+        document: Vec<u8>,
+    ) -> Result<Written, StoreError> {
+        let mut stored = self.rules.lock().unwrap();
+        assert_eq!(stored.0, version, "nobody else writes");
+        *stored = (version + 1, document.into());
+        Ok(Written::Yes)
+    }
+
+    async fn pause_queue(&self, _: QueueId, _: bool) -> Result<(), RouteError> {
+        Ok(())
     }
 
     async fn operate(&self, _: InvocationId, _: Operation) -> Result<Operated, RouteError> {
@@ -218,6 +240,7 @@ fn with_defaults(options: AdminOptions, defaults: Defaults) -> Api {
         operated: operated.clone(),
         restarted: restarted.clone(),
         asked: asked.clone(),
+        rules: Mutex::default(),
         gate: gate.clone(),
     };
     let metrics: MetricsText = Arc::new(|| "up 1\n".to_owned());
@@ -924,3 +947,4 @@ fn limited_api() -> Api {
 }
 
 mod kafka;
+mod limits;

@@ -325,7 +325,12 @@ impl World {
 
     fn write_down(&mut self, partition: PartitionId, action: Action) {
         let line = match action {
-            Action::Start { id, incarnation } => {
+            Action::PauseQueue { queue, paused } => {
+                format!("{} {queue}", if paused { "pause" } else { "resume" })
+            }
+            Action::Start {
+                id, incarnation, ..
+            } => {
                 self.incarnations.insert(id, incarnation);
                 self.started.push(id);
                 format!("start {}", self.name(&id))
