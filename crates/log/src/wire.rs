@@ -424,3 +424,90 @@ pub(crate) fn decode_tail_reply(bytes: Bytes) -> Result<TailReply, DecodeError> 
         segments: tail.segments.into_iter().map(segment).collect(),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that are, up to a few changes, what peers send.
+    fn near_messages() -> impl Strategy<Value = Bytes> {
+        let partition = PartitionId(3);
+        let records: Arc<[Record]> = (1..4)
+            .map(|lsn| {
+                Record::new(
+                    partition,
+                    Epoch(2),
+                    Lsn(lsn),
+                    Bytes::from_static(b"payload"),
+                )
+            })
+            .collect();
+        let append = AppendRequest {
+            partition,
+            epoch: Epoch(2),
+            base: Lsn(1),
+            first: Lsn(1),
+            committed: Lsn(0),
+            trimmed: Lsn(0),
+            probe: false,
+            records,
+        };
+        let replies = [AppendReply {
+            partition,
+            epoch: Epoch(2),
+            storage: StorageId(9),
+            outcome: AppendOutcome::Stored { tail: Lsn(4) },
+        }];
+        let messages = vec![
+            encode_append(&append),
+            encode_replies(&replies),
+            encode_trim(partition, Lsn(3)),
+            encode_tail(partition),
+            Bytes::new(),
+        ];
+        let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+        let tail = prop::collection::vec(any::<u8>(), 0..20);
+        (prop::sample::select(messages), changes, tail).prop_map(|(message, changes, tail)| {
+            let mut bytes = message.to_vec();
+            for (at, value) in changes {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+            }
+            bytes.extend(tail);
+            bytes.into()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_peers_send_never_panics(bytes in near_messages()) {
+            let _ = decode_message(bytes.clone());
+            let _ = decode_call(bytes.clone());
+            let _ = decode_fence_reply(bytes.clone());
+            let _ = decode_trim_reply(bytes.clone());
+            let _ = decode_tail_reply(bytes.clone());
+            let read = ReadRequest {
+                partition: PartitionId(3),
+                epoch: Epoch(2),
+                from: Lsn(1),
+                end: None,
+                bytes_max: 1000,
+            };
+            let _ = decode_read_reply(&read, bytes);
+        }
+
+        #[test]
+        fn a_record_that_comes_in_is_one_that_was_sent(bytes in near_messages()) {
+            if let Ok(Incoming::Append(append)) = decode_message(bytes) {
+                for record in append.records.iter() {
+                    prop_assert_eq!(record.payload(), &Bytes::from_static(b"payload"));
+                }
+            }
+        }
+    }
+}

@@ -478,3 +478,37 @@ pub(crate) fn deployment_of(pinned: &state::Pinned) -> Option<abide_types::Deplo
     let bytes: [u8; 16] = pinned.deployment.as_ref().try_into().ok()?;
     Some(abide_types::DeploymentId(u128::from_be_bytes(bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that often parse: a tag of each kind, then anything.
+    fn near_messages() -> impl Strategy<Value = Bytes> {
+        let part = (1u8..20, 0usize..24, prop::collection::vec(any::<u8>(), 24));
+        prop::collection::vec(part, 0..4).prop_map(|parts| {
+            let mut bytes = Vec::new();
+            for (field, length, value) in parts {
+                if field < 16 {
+                    bytes.extend([field << 3 | 2, length as u8]);
+                } else {
+                    bytes.extend([field << 3 & 0x7f | 0x82, 1, length as u8]);
+                }
+                bytes.extend(&value[..length]);
+            }
+            bytes.into()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_other_nodes_ask_and_answer_never_panics(bytes in near_messages()) {
+            if let Ok(request) = wire::Request::decode(bytes.clone()) {
+                let _ = Request::from_wire(request);
+            }
+            let _ = Response::decode(bytes, PartitionId(1));
+        }
+    }
+}

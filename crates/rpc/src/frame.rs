@@ -158,4 +158,23 @@ mod tests {
         assert_eq!(Header::decode(&bytes), None);
         assert_eq!(Hello::decode(&[0; 17]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_header_as_written_or_none(bytes in proptest::array::uniform14(proptest::num::u8::ANY)) {
+            if let Some(header) = Header::decode(&bytes) {
+                proptest::prop_assert_eq!(header.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_hello_as_written_or_none(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        ) {
+            match Hello::decode(&bytes) {
+                Some(hello) => proptest::prop_assert!(bytes.starts_with(&hello.encode())),
+                None => proptest::prop_assert!(bytes.len() < Hello::LENGTH),
+            }
+        }
+    }
 }

@@ -220,7 +220,13 @@ impl Cluster {
 
     /// Waits until one node answers at its ingress.
     pub async fn wait_until_node_serves(&mut self, index: usize) {
-        let deadline = Instant::now() + SERVING_WITHIN;
+        self.wait_until_node_serves_within(index, SERVING_WITHIN)
+            .await;
+    }
+
+    /// The same with another limit, for a machine on which others are at work.
+    pub async fn wait_until_node_serves_within(&mut self, index: usize, within: Duration) {
+        let deadline = Instant::now() + within;
         let api = Api::new(Duration::from_secs(2));
         let url = format!("{}/restate/health", self.ingress(index));
         loop {

@@ -11,6 +11,7 @@
 mod apply;
 mod events;
 mod harness;
+mod hostile;
 mod mutations;
 mod random;
 mod restart;

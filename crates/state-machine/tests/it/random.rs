@@ -18,7 +18,7 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 
 /// What one client asks for: `called` is added to and waited for, `sent` is added to without waiting.
 #[derive(Debug, Clone)]
-struct Program {
+pub struct Program {
     called: usize,
     sent: usize,
 }
@@ -100,7 +100,16 @@ fn attempt(
     }
 }
 
-fn run(programs: Vec<Program>, choices: Vec<u8>) {
+/// Programs out of pairs of who is called and who is sent to.
+pub fn programs(pairs: &[(usize, usize)]) -> Vec<Program> {
+    pairs
+        .iter()
+        .map(|&(called, sent)| Program { called, sent })
+        .collect()
+}
+
+/// Runs programs and checks what came of them.
+pub fn run(programs: Vec<Program>, choices: Vec<u8>) -> World {
     let mut world = World::new(PARTITIONS);
     let mut known = Vec::new();
     let mut expected = [0u64; KEYS.len()];
@@ -174,6 +183,7 @@ fn run(programs: Vec<Program>, choices: Vec<u8>) {
         replicas == world.stores,
         "a replica that repeats the log has other rows"
     );
+    world
 }
 
 proptest! {
@@ -181,13 +191,9 @@ proptest! {
 
     #[test]
     fn every_addition_counts_once(
-        programs in prop::collection::vec((0..KEYS.len(), 0..KEYS.len()), 1..12),
+        pairs in prop::collection::vec((0..KEYS.len(), 0..KEYS.len()), 1..12),
         choices in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        let programs = programs
-            .into_iter()
-            .map(|(called, sent)| Program { called, sent })
-            .collect();
-        run(programs, choices);
+        run(programs(&pairs), choices);
     }
 }
