@@ -13,6 +13,7 @@ mod api;
 mod binaries;
 mod cluster;
 pub mod drill;
+pub mod official_cli;
 mod ports;
 mod process;
 pub mod requests;
