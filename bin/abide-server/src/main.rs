@@ -56,9 +56,11 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     // Whoever makes an HTTP client needs it; a second call would find the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.default_thread_pool_size {
+        runtime.worker_threads(threads.get());
+    }
+    let runtime = runtime.enable_all().build()?;
     let reason = runtime.block_on(abide_node::Node::run(config));
     // What still runs then is of no use to anybody; a blocked thread must not hold up the end.
     runtime.shutdown_background();

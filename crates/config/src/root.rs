@@ -1,6 +1,7 @@
 //! The root of the tree: the node itself.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ pub struct Config {
     /// Disks that hold a record before it counts in a new cluster. More survive more failures and wait for
     /// more disks; 0 is two with three or more nodes, else one.
     pub default_replication: u8,
+    /// Threads that do the node's work; unset takes one for each core. What blocks on a disk has others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_thread_pool_size: Option<NonZeroUsize>,
     /// How long a start may wait for the cluster before it fails. Longer rides out a slow cluster, shorter
     /// leaves the restarting to the supervisor.
     #[serde(with = "duration")]
@@ -119,6 +123,7 @@ impl Default for Config {
             auto_provision: true,
             default_num_partitions: 24,
             default_replication: 0,
+            default_thread_pool_size: None,
             initialization_timeout: Duration::from_secs(5 * 60),
             shutdown_timeout: Duration::from_secs(60),
             listen_mode: ListenMode::default(),

@@ -21,6 +21,9 @@ pub struct WorkerConfig {
     pub max_command_batch_size: NonZeroU32,
     /// Bytes that one record takes; a single larger command has its own.
     pub max_command_batch_bytes: ByteCount,
+    /// Timers that each partition keeps in memory; later ones wait on disk until their turn is near. More save
+    /// reads and take memory.
+    pub num_timers_in_memory_limit: NonZeroU32,
     /// What a log may keep although no replica needs it any more, by time: a replica that was away for less
     /// catches up from the log.
     #[serde(with = "duration")]
@@ -37,6 +40,7 @@ impl Default for WorkerConfig {
             cleanup_interval: Duration::from_secs(60 * 60),
             max_command_batch_size: NonZeroU32::new(1024).expect("not zero"),
             max_command_batch_bytes: ByteCount::mib(1),
+            num_timers_in_memory_limit: NonZeroU32::new(10_000).expect("not zero"),
             trim_delay_interval: Duration::from_secs(10 * 60),
             storage: PartitionStoreConfig::default(),
             invoker: InvokerConfig::default(),
@@ -63,6 +67,9 @@ pub struct InvokerConfig {
     pub message_size_warning: ByteCount,
     /// State sent along with an invocation; an object with more is read key by key.
     pub eager_state_size_limit: ByteCount,
+    /// Sends no state along; every key is read when a handler asks for it. Saves memory where objects are large
+    /// and handlers read little of them, and costs a round trip for each read.
+    pub disable_eager_state: bool,
     /// Memory of all running invocations together; more wait.
     pub memory_limit: ByteCount,
     /// Memory of one invocation.
@@ -105,6 +112,7 @@ impl Default for InvokerConfig {
             message_size_limit: None,
             message_size_warning: ByteCount::mib(10),
             eager_state_size_limit: ByteCount::mib(32),
+            disable_eager_state: false,
             memory_limit: ByteCount::mib(1536),
             per_invocation_memory_limit: ByteCount::mib(32),
             max_awaited_future_depth: 1000,

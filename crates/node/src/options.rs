@@ -112,6 +112,8 @@ pub(crate) fn processors(config: &Config) -> ProcessorOptions {
     let worker = &config.worker;
     ProcessorOptions {
         eager_state_bytes_max: worker.invoker.eager_state_size_limit.as_usize(),
+        eager_state: !worker.invoker.disable_eager_state,
+        timers_in_memory_max: worker.num_timers_in_memory_limit.get() as usize,
         cleanup_interval: worker.cleanup_interval,
         ..ProcessorOptions::default()
     }

@@ -404,7 +404,8 @@ impl<'a> Leader<'a> {
     /// Takes up what the leader before left: running invocations, timers, messages.
     fn activate(&mut self) -> Result<(), PartitionError> {
         self.active = true;
-        self.timers = Timers::load(self.store).map_err(PartitionError::Store)?;
+        self.timers = Timers::load(self.store, self.context.options.timers_in_memory_max)
+            .map_err(PartitionError::Store)?;
         self.outbox = Outbox::load(self.store).map_err(PartitionError::Store)?;
         self.load_queues()?;
         self.load_invoked()?;

@@ -238,7 +238,7 @@ impl Leader<'_> {
         let lazy = (self.context.schema.borrow())
             .resolve(&target.service, &target.handler)
             .is_ok_and(|handler| handler.settings.enable_lazy_state);
-        if lazy {
+        if lazy || !self.context.options.eager_state {
             return Ok((Vec::new(), true));
         }
         let service = keys::service_in(row.flow.as_deref(), &target.service);

@@ -51,6 +51,10 @@ const REPLAYED_MAX: u64 = 200;
 pub struct ProcessorOptions {
     /// Bytes of state that go with the start of an attempt; what is beyond is fetched on demand.
     pub eager_state_bytes_max: usize,
+    /// Whether any state goes with it.
+    pub eager_state: bool,
+    /// Timers that are kept in memory; later ones stay in the store until their turn is near.
+    pub timers_in_memory_max: usize,
     /// How often completed invocations are looked through for expired ones.
     pub cleanup_interval: Duration,
     /// How long a request looks for a leader before it is given back.
@@ -61,6 +65,8 @@ impl Default for ProcessorOptions {
     fn default() -> Self {
         Self {
             eager_state_bytes_max: 1 << 20,
+            eager_state: true,
+            timers_in_memory_max: 10_000,
             cleanup_interval: Duration::from_secs(3600),
             give_up_after: Duration::from_secs(30),
         }
