@@ -30,14 +30,16 @@ fn named(variable: &str, program: &str) -> PathBuf {
     }
 }
 
-/// Tests run from `target/PROFILE/deps`; programs lie one folder up.
-fn beside_the_test(program: &str) -> PathBuf {
+/// A program that cargo built. Tests run from `target/PROFILE/deps`, with programs one folder up; programs
+/// that test have the others beside them.
+#[track_caller]
+pub fn beside_the_test(program: &str) -> PathBuf {
     let test = env::current_exe().expect("a process knows its own executable");
-    let path = test
-        .ancestors()
-        .nth(2)
-        .expect("tests run below the profile's folder")
-        .join(program);
+    let mut folder = test.parent().expect("a program lies in a folder");
+    if folder.ends_with("deps") {
+        folder = folder.parent().expect("deps lies in the profile's folder");
+    }
+    let path = folder.join(program);
     assert!(
         path.exists(),
         "{} is missing; run `cargo build --workspace --all-targets` first",

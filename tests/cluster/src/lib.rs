@@ -21,6 +21,7 @@ pub mod scripted;
 mod services;
 
 pub use api::{Answer, Api};
+pub use binaries::beside_the_test;
 pub use cluster::{Cluster, Leader, Options};
 pub use ports::free_port;
 pub use process::Process;

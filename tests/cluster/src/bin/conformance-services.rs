@@ -1,5 +1,5 @@
-//! The conformance services, in Rust. Those in TypeScript and Python are in `services/`; all three
-//! do the same under names with another first part, and `tests/conformance.rs` drives them.
+//! Services in Rust for the tests that break clusters. What every SDK must conform to is in
+//! `tests/conformance`.
 //!
 //! Listens on a free port and prints it: `listening on 127.0.0.1:PORT`.
 
