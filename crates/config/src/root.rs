@@ -1,5 +1,6 @@
 //! The root of the tree: the node itself.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -95,6 +96,15 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Leaves colours out, also on a terminal.
     pub log_disable_ansi_codes: bool,
+    /// Where spans of invocations are sent: `http://host:4317` or `https://` over gRPC, `otlp+http://host:4318/v1/traces`
+    /// or `otlp+https://` over HTTP, `otlp+http+json://` as JSON. Unset sends none and costs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing_endpoint: Option<String>,
+    /// The same for the spans of invocations alone. Overrides `tracing-endpoint`; there are no others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing_services_endpoint: Option<String>,
+    /// Headers of every message of spans, such as what the receiver wants as authorization.
+    pub tracing_headers: BTreeMap<String, String>,
     /// Connections between nodes.
     pub networking: NetworkingConfig,
     /// Calls by clients.
@@ -143,6 +153,9 @@ impl Default for Config {
             log_filter: "warn,abide=info".to_owned(),
             log_format: LogFormat::Pretty,
             log_disable_ansi_codes: false,
+            tracing_endpoint: None,
+            tracing_services_endpoint: None,
+            tracing_headers: BTreeMap::new(),
             networking: NetworkingConfig::default(),
             ingress: IngressConfig::default(),
             admin: AdminConfig::default(),

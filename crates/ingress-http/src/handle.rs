@@ -22,7 +22,7 @@ use crate::options::IngressOptions;
 use crate::partitions::Partitions;
 use crate::path::{Mode, Want};
 use crate::plan::{self, Arrival, Step};
-use crate::{body, cors};
+use crate::{body, cors, trace};
 
 /// What all requests share.
 pub(crate) struct Door<P> {
@@ -123,7 +123,10 @@ impl<P: Partitions> Door<P> {
                 *series = self.metrics.of(&callee.handler.service, callee.mode);
                 let mode = callee.mode;
                 let body = body::read(body, self.options.request_bytes_max).await?;
-                let invocation = plan::new_invocation(callee, parts, body, arrival())?;
+                let mut invocation = plan::new_invocation(callee, parts, body, arrival())?;
+                if self.options.tracer.is_on() {
+                    trace::accepted(&self.options.tracer, parts, &mut invocation);
+                }
                 // A call may last for days; it shall not keep an old schema that long.
                 drop(schema);
                 series.admitted.increment(1);

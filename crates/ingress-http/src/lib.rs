@@ -21,6 +21,7 @@ mod patience;
 mod plan;
 mod query;
 mod serve;
+mod trace;
 
 pub use options::IngressOptions;
 pub use serve::{Ingress, Listen};

@@ -3,6 +3,8 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use abide_telemetry::Tracer;
+
 /// Limits of the front door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IngressOptions {
@@ -14,6 +16,8 @@ pub struct IngressOptions {
     pub http2_streams_max: Option<NonZeroU32>,
     /// How long requests in progress may take to end at shutdown.
     pub drain: Duration,
+    /// Takes the spans of requests.
+    pub tracer: Tracer,
 }
 
 impl Default for IngressOptions {
@@ -23,6 +27,7 @@ impl Default for IngressOptions {
             concurrent_requests_max: None,
             http2_streams_max: None,
             drain: Duration::from_secs(5),
+            tracer: Tracer::off(),
         }
     }
 }

@@ -192,6 +192,7 @@ pub(crate) fn new_invocation(
         // The ingress itself repeats a request when a leader goes, so every invocation that comes through it is
         // one whose repetition has to meet the first, even after the end.
         retention: handler.retention(true),
+        trace: None,
     })
 }
 

@@ -2,12 +2,15 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use abide_processor::Router;
 use abide_schema::Schema;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,6 +24,7 @@ use crate::handle::Door;
 use crate::options::IngressOptions;
 use crate::partitions::Partitions;
 use crate::patience::Patience;
+use crate::trace::Client;
 
 /// Pause after the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -62,28 +66,29 @@ pub trait Listen: Send {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next connection, and where it is from if that is an address.
+    fn accept(&self)
+    -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
 }
 
 impl Listen for TcpListener {
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        let (stream, _) = TcpListener::accept(self).await?;
+    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        let (stream, client) = TcpListener::accept(self).await?;
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options not set");
         }
-        Ok(stream)
+        Ok((stream, Some(client)))
     }
 }
 
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
+    async fn accept(&self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
         let (stream, _) = UnixListener::accept(self).await?;
-        Ok(stream)
+        Ok((stream, None))
     }
 }
 
@@ -101,12 +106,14 @@ async fn serve<P: Partitions, L: Listen>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(stream) => {
+            Ok((stream, client)) => {
                 let connection = Connection {
                     door: door.clone(),
                     builder: builder.clone(),
                     shutdown: shutdown.clone(),
                     cut: cut.clone(),
+                    // Nobody else asks for it.
+                    client: client.filter(|_| door.options.tracer.is_on()).map(Client),
                 };
                 connections.spawn(connection.serve(stream));
             }
@@ -154,6 +161,7 @@ struct Connection<P> {
     builder: Arc<auto::Builder<TokioExecutor>>,
     shutdown: CancellationToken,
     cut: CancellationToken,
+    client: Option<Client>,
 }
 
 impl<P: Partitions> Connection<P> {
@@ -163,8 +171,11 @@ impl<P: Partitions> Connection<P> {
     {
         let metrics = &self.door.metrics;
         metrics.connections_created.increment(1);
-        let service = service_fn(|request| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             let door = self.door.clone();
+            if let Some(client) = self.client {
+                request.extensions_mut().insert(client);
+            }
             async move { Ok::<_, Infallible>(door.answer(request).await) }
         });
         let stream = TokioIo::new(Patience::new(stream, FIRST_BYTES_WITHIN));

@@ -107,6 +107,8 @@ impl Record {
             execute_at: None,
             // Repetitions are known by their positions, so that nothing has to be kept for them.
             retention: handler.retention(false),
+            // In the batch, beside its position.
+            trace: None,
         };
         Ok(Produced {
             // Offsets start at 0, positions above it.

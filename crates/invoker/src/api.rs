@@ -12,6 +12,8 @@ use abide_types::{DeploymentId, InvocationId, InvocationTarget};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use crate::trace::AttemptTrace;
+
 /// Tells the attempts of one invocation apart; what a superseded attempt still says is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId(pub u64);
@@ -54,6 +56,8 @@ pub struct Attempt {
     pub scope: Option<String>,
     /// What is counted within the scope.
     pub limit_key: Option<String>,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Box<AttemptTrace>>,
 }
 
 /// What the leader tells a running attempt.

@@ -10,9 +10,9 @@ use abide_schema::{Deployment, HttpVersion, ProtocolType, Schema};
 use abide_service_protocol::{
     ErrorCode, Frame, FrameDecoder, MessageType, ProtocolVersion, RawEntry, proto,
 };
-use abide_types::DeploymentId;
+use abide_types::{DeploymentId, TraceContext};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::invoker::Shared;
 use crate::outgoing::Outgoing;
 use crate::pool::Remote;
 use crate::session::{Limits, Session, frame_trouble};
+use crate::trace::Recorder;
 
 /// What is told the leader at a time; more has to wait until it has taken this.
 const EFFECTS_MAX: usize = 128;
@@ -64,7 +65,8 @@ pub(crate) async fn run(
     };
     let cancelled = token.cancelled();
     let mut cancelled = pin!(cancelled);
-    let began = begin(shared, &mut attempt);
+    let mut recorder = Recorder::new(&shared.options.tracer, &attempt);
+    let began = begin(shared, &mut attempt, &mut recorder);
     let began = tokio::select! {
         biased;
         () = &mut cancelled => return,
@@ -75,6 +77,9 @@ pub(crate) async fn run(
         Err((trouble, deployment)) => {
             shared.count_failure();
             let failed = Effect::Failed(trouble.into_attempt_failure(deployment));
+            if let Some(recorder) = &mut recorder {
+                recorder.note(&failed);
+            }
             tokio::select! {
                 () = &mut cancelled => {}
                 _ = reporter.sender.send(reporter.effects(vec![failed])) => {}
@@ -84,6 +89,7 @@ pub(crate) async fn run(
     };
     let drain_timeout = shared.options.drain_timeout;
     let mut driver = Driver::new(shared, attempt, exchange, plan, reporter, messages);
+    driver.recorder = recorder;
     let mut sleep = pin!(tokio::time::sleep_until(driver.deadline()));
     let ended = poll_fn(|cx| {
         if cancelled.as_mut().poll(cx).is_ready() {
@@ -118,9 +124,17 @@ struct Plan {
 
 type Failed = (Trouble, Option<DeploymentId>);
 
-async fn begin(shared: &Shared, attempt: &mut Attempt) -> Result<(Exchange, Plan), Failed> {
+async fn begin(
+    shared: &Shared,
+    attempt: &mut Attempt,
+    recorder: &mut Option<Recorder>,
+) -> Result<(Exchange, Plan), Failed> {
     let schema = shared.schema.borrow().clone();
     let (plan, remote) = plan(shared, &schema, attempt)?;
+    if let Some(recorder) = recorder {
+        let id = plan.deployment.to_string();
+        recorder.runs_at(id, remote.uri(), plan.version.number());
+    }
     let request = request(shared, &remote, &plan, attempt);
     match Exchange::begin(&remote, plan.http_version, request).await {
         Ok(exchange) => Ok((exchange, plan)),
@@ -206,7 +220,12 @@ fn version(
                 ProtocolVersion::MIN.number(),
                 ProtocolVersion::MAX.number(),
             );
-            Trouble::coded(ErrorCode::Rt0013, message).not_counted()
+            let dropped = deployment.max_protocol_version < ProtocolVersion::MIN.number().into();
+            let code = match dropped {
+                true => ErrorCode::Rt0020,
+                false => ErrorCode::Rt0013,
+            };
+            Trouble::coded(code, message).not_counted()
         }),
     }
 }
@@ -229,10 +248,22 @@ fn request(shared: &Shared, remote: &Remote, plan: &Plan, attempt: &Attempt) -> 
     if let Some(key) = &target.key {
         headers.insert("x-restate-service-key", percent_encoded(key));
     }
+    if let Some(trace) = &attempt.trace {
+        put_trace(&trace.context, headers);
+    }
     if let Some(identity) = &shared.options.identity {
         identity.sign(&path, target.key.as_deref(), headers);
     }
     request
+}
+
+/// Both headers, the second even if it is empty.
+fn put_trace(context: &TraceContext, headers: &mut HeaderMap) {
+    let value = |text: String| HeaderValue::from_maybe_shared(Bytes::from(text));
+    if let (Ok(parent), Ok(state)) = (value(context.parent()), value(context.state.clone())) {
+        headers.insert("traceparent", parent);
+        headers.insert("tracestate", state);
+    }
 }
 
 fn exchange_trouble(error: &ExchangeError) -> Trouble {
@@ -306,6 +337,7 @@ struct Driver<'a> {
     reset_after: bool,
     reserving: Option<Reserving>,
     memory: Option<OwnedSemaphorePermit>,
+    recorder: Option<Recorder>,
     /// When something last went either way; while replaying, when the endpoint last took some of it.
     active_at: Instant,
 }
@@ -378,6 +410,7 @@ impl<'a> Driver<'a> {
             reset_after: false,
             reserving: None,
             memory: None,
+            recorder: None,
             active_at: Instant::now(),
         }
     }
@@ -467,7 +500,13 @@ impl<'a> Driver<'a> {
                 if frame.payload.len() >= self.shared.options.message_bytes_warn {
                     self.warn_of(&frame);
                 }
+                let before = self.effects.len();
                 self.session.on_frame(frame, &mut self.effects)?;
+                if let Some(recorder) = &mut self.recorder {
+                    for effect in &self.effects[before..] {
+                        recorder.note(effect);
+                    }
+                }
                 if self.effects.last().is_some_and(Effect::is_terminal) {
                     self.end();
                     return Ok(());
@@ -684,7 +723,11 @@ impl<'a> Driver<'a> {
             error = %failure.failure,
             "attempt failed"
         );
-        self.effects.push(Effect::Failed(failure));
+        let failed = Effect::Failed(failure);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(&failed);
+        }
+        self.effects.push(failed);
         self.end();
     }
 

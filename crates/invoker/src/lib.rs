@@ -25,6 +25,7 @@ mod prompt;
 mod serdes;
 mod session;
 mod tls;
+mod trace;
 
 pub use deployment::AddressError;
 pub use discovery::{DiscoverError, DiscoverRequest, DiscoveredEndpoint};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use abide_service_protocol::{awaiting, frame};
+use abide_telemetry::Tracer;
 
 use crate::identity::Identity;
 
@@ -47,6 +48,8 @@ pub struct InvokerOptions {
     pub headers: Vec<(String, String)>,
     /// Signs every discovery and invocation.
     pub identity: Option<Identity>,
+    /// Takes the spans of attempts.
+    pub tracer: Tracer,
 }
 
 impl Default for InvokerOptions {
@@ -70,6 +73,7 @@ impl Default for InvokerOptions {
             discovery_bytes_max: 32 * 1024 * 1024,
             headers: Vec::new(),
             identity: None,
+            tracer: Tracer::off(),
         }
     }
 }

@@ -156,6 +156,11 @@ impl Pool {
 }
 
 impl Remote {
+    /// Its address as it was registered.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// How long a connection may take to open.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.options.connect_timeout

@@ -78,6 +78,7 @@ async fn drive(leader: &mut Leader, handler: &str, input: &'static str) -> (Outc
             random_seed: 1,
             scope: None,
             limit_key: None,
+            trace: None,
         };
         let handle = leader.start(this).await;
         'attempt: loop {

@@ -35,6 +35,9 @@ pub enum NodeError {
     /// The metrics cannot be collected.
     #[error("set up metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Spans cannot be sent where they are to be sent.
+    #[error("`tracing-endpoint`")]
+    Tracing(#[from] abide_telemetry::EndpointError),
     /// The key with which requests to services are signed is not usable.
     #[error("`worker.invoker.request-identity-private-key-pem-file`")]
     Identity(#[from] abide_invoker::IdentityError),

@@ -71,6 +71,8 @@ fn dump(config: &Config) {
     eprint!("{}", config.to_toml());
 }
 
+/// How long the last spans may take.
+const LAST_SPANS_WITHIN: Duration = Duration::from_secs(2);
 /// Of the time for a stop, what the hand-over may take.
 const HAND_OVER_SHARE: f64 = 0.5;
 
@@ -95,6 +97,10 @@ async fn stop(running: Running, within: Duration) {
         member.metadata.close();
         member.fabric.close();
         running.node_port.cancel();
+        let exporting = running.exporting.lock().ok().and_then(|mut it| it.take());
+        if let Some(exporting) = exporting {
+            exporting.finish(LAST_SPANS_WITHIN).await;
+        }
     };
     if tokio::time::timeout_at(begun + within, finished)
         .await

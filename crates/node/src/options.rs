@@ -16,6 +16,7 @@ use abide_processor::ProcessorOptions;
 use abide_query::QueryOptions;
 use abide_rpc::FabricOptions;
 use abide_schema::{Defaults, KafkaCluster, OnMaxAttempts, RetryPolicy};
+use abide_telemetry::{EndpointError, Exporting, TelemetryOptions, Tracer};
 use abide_types::Timestamp;
 
 use crate::facts::Bound;
@@ -147,6 +148,7 @@ pub(crate) fn ingress(config: &Config) -> IngressOptions {
             .and_then(|limit| NonZeroUsize::try_from(limit).ok()),
         http2_streams_max: ingress.http2_max_concurrent_streams,
         drain: ingress.drain_timeout,
+        ..IngressOptions::default()
     }
 }
 
@@ -192,6 +194,26 @@ pub(crate) fn queries(config: &Config) -> QueryOptions {
 /// How long requests to the admin API may take to end when the node stops.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
+/// Where spans go, if anywhere, and the task that sends them there.
+pub(crate) fn tracing(config: &Config) -> Result<(Tracer, Option<Exporting>), EndpointError> {
+    let services = config.tracing_services_endpoint.as_deref();
+    let Some(endpoint) = services.or(config.tracing_endpoint.as_deref()) else {
+        return Ok((Tracer::off(), None));
+    };
+    let headers = config.tracing_headers.clone();
+    let (tracer, exporting) = abide_telemetry::start(TelemetryOptions {
+        endpoint: endpoint.parse()?,
+        headers: headers.into_iter().collect(),
+        instance: format!("{}/{}", config.cluster_name, config.node_name),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })?;
+    tracing::info!(endpoint, "spans of invocations are sent");
+    Ok((tracer, Some(exporting)))
+}
+
+/// A message holds a value of the configured size and what surrounds it: a header, an id, a name.
+const MESSAGE_SURROUNDINGS: usize = 256 * 1024 - 1;
+
 /// The key with which requests to services are signed, if one is configured.
 pub(crate) fn identity(config: &Config) -> Result<Option<Identity>, IdentityError> {
     let invoker = &config.worker.invoker;
@@ -213,7 +235,8 @@ pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOpt
     InvokerOptions {
         concurrency_max: invoker.concurrent_invocations_limit.get() as usize,
         memory_bytes_max: invoker.memory_limit.as_usize(),
-        message_bytes_max: config.invoker_message_bytes_max().as_usize(),
+        message_bytes_max: (config.invoker_message_bytes_max().as_usize())
+            .saturating_add(MESSAGE_SURROUNDINGS),
         message_bytes_warn: invoker.message_size_warning.as_usize(),
         attempt_memory_bytes_max: invoker.per_invocation_memory_limit.as_usize(),
         await_depth_max: invoker.max_awaited_future_depth as usize,

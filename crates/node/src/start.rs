@@ -8,24 +8,25 @@ use std::error::Error;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use abide_admin::{Admin, MetricsText, Sql};
 use abide_config::Config;
 use abide_controller::{Controller, ControllerParts};
-use abide_ingress_http::Ingress;
+use abide_ingress_http::{Ingress, IngressOptions};
 use abide_ingress_kafka::KafkaIngress;
-use abide_invoker::Invoker;
+use abide_invoker::{Invoker, InvokerOptions};
 use abide_log::{Conduit, LocalLog, LogClient};
 use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as LogStoreError};
 use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
 use abide_partition_store::PartitionStores;
-use abide_processor::{Dependencies, Processors};
+use abide_processor::{Dependencies, ProcessorOptions, Processors};
 use abide_query::{Nothing, QueryEngine, Sources};
 use abide_rpc::proto::cluster::cluster_server::ClusterServer;
 use abide_rpc::{Fabric, Identity, Service};
 use abide_schema::Schema;
+use abide_telemetry::{Exporting, Tracer};
 use abide_types::Role;
 use axum::Router;
 use axum::routing::get;
@@ -58,6 +59,9 @@ pub(crate) struct Running {
     /// Ends what watches and reports.
     pub(crate) background: CancellationToken,
     pub(crate) node_port: CancellationToken,
+    pub(crate) tracer: Tracer,
+    /// Sends spans, until it is stopped.
+    pub(crate) exporting: Mutex<Option<Exporting>>,
 }
 
 impl Running {
@@ -74,6 +78,7 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     data_dir::prepare(&directory, &config.cluster_name, &config.node_name)?;
     // Before anything is promised to anybody: a node that cannot sign must not call services.
     let identity = options::identity(&config)?;
+    let (tracer, exporting) = options::tracing(&config)?;
     let listeners = Listeners::bind(&config)?;
     let facts = Arc::new(Facts::new(Arc::clone(&config), listeners.bound(&config)));
     let disks = Disks::open(&facts, fatal).await?;
@@ -83,6 +88,8 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
         door_tasks: TaskTracker::new(),
         background: CancellationToken::new(),
         node_port: CancellationToken::new(),
+        tracer,
+        exporting: Mutex::new(exporting),
     };
     let (slot, fabric_of_port) = watch::channel(None);
     let metrics = measures::text(&facts, &prometheus);
@@ -353,7 +360,10 @@ impl Parts<'_> {
             running.background.clone(),
         );
         let invoker = Arc::new(Invoker::new(
-            options::invoker(config, identity),
+            InvokerOptions {
+                tracer: running.tracer.clone(),
+                ..options::invoker(config, identity)
+            },
             schema.clone(),
         ));
         let dependencies = Dependencies {
@@ -363,7 +373,10 @@ impl Parts<'_> {
             metadata: self.metadata.clone(),
             log,
             schema: schema.clone(),
-            options: options::processors(config),
+            options: ProcessorOptions {
+                tracer: running.tracer.clone(),
+                ..options::processors(config)
+            },
             fatal: disks.stores_failure,
         };
         let worker = disks.stores.map(|stores| (stores, Arc::clone(&invoker)));
@@ -389,7 +402,10 @@ impl Parts<'_> {
         let (tasks, stop) = (&running.door_tasks, &running.doors);
         if ingress.is_there() {
             let door = Arc::new(Ingress::new(
-                options::ingress(config),
+                IngressOptions {
+                    tracer: running.tracer.clone(),
+                    ..options::ingress(config)
+                },
                 router.clone(),
                 engine.schema.clone(),
             ));

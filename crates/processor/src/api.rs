@@ -6,7 +6,7 @@ use abide_schema::Retention;
 pub use abide_service_protocol::Outcome;
 use abide_types::{
     DeploymentId, Flow, InvocationId, InvocationTarget, PartitionId, ServiceKind, SubscriptionId,
-    Timestamp,
+    Timestamp, TraceContext,
 };
 use bytes::Bytes;
 
@@ -30,6 +30,8 @@ pub struct NewInvocation {
     pub execute_at: Option<Timestamp>,
     /// How long result and journal are kept.
     pub retention: Retention,
+    /// The span of who asks, if it is traced.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// A finished invocation, as a waiting client sees it.

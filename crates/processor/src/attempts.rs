@@ -36,6 +36,8 @@ pub(crate) struct Running {
     pub(crate) queue: Option<Arc<Queue>>,
     /// Whether it counts as running at its scope and limit key.
     counts: bool,
+    /// The span of the running attempt; 0 if it has none.
+    pub(crate) span: u64,
 }
 
 /// Where an invoked invocation stands.
@@ -103,6 +105,7 @@ impl Attempts {
                 deployment: None,
                 queue,
                 counts: false,
+                span: 0,
             },
         );
         self.enqueue(id);

@@ -28,6 +28,7 @@ use crate::leader::{Leader, OnApplied};
 use crate::outbox::to_wire;
 use crate::partition::PartitionError;
 use crate::queues::Queue;
+use crate::traces;
 use crate::wire::{Response, deployment_of};
 
 /// What is to be told to another partition about its messages.
@@ -58,11 +59,24 @@ impl Leader<'_> {
             }
             Action::Stop { id } => self.attempts.remove(&id),
             Action::RetryNow { id } => self.attempts.retry_now(&id),
+            Action::Created {
+                id,
+                target,
+                at,
+                trace,
+            } => traces::started(&self.context.options.tracer, &id, &target, at, &trace),
             Action::Completed {
                 id,
                 target,
                 outcome,
-            } => self.completed(&id, &target, outcome),
+                trace,
+            } => {
+                if let Some(trace) = trace {
+                    let tracer = &self.context.options.tracer;
+                    traces::ended(tracer, &id, &target, &outcome, &trace);
+                }
+                self.completed(&id, &target, outcome);
+            }
             Action::ArmTimer { key, .. } => self.timers.arm(key),
             Action::DisarmTimer { key, .. } => self.timers.disarm(&key),
             Action::Send {
@@ -194,9 +208,11 @@ impl Leader<'_> {
                 .map(|handler| handler.deployment),
         };
         let number = self.attempts.next_attempt();
+        let trace = (row.trace.as_deref()).and_then(|trace| traces::of_attempt(&id, trace));
         let Some(running) = self.attempts.get_mut(&id) else {
             return Ok(true);
         };
+        running.span = trace.as_ref().map_or(0, |trace| trace.context.span_id);
         let attempt = Attempt {
             invocation: id,
             attempt: number,
@@ -211,6 +227,7 @@ impl Leader<'_> {
             random_seed: row.random_seed,
             scope: row.flow.as_ref().map(|flow| flow.scope.clone()),
             limit_key: row.flow.and_then(|flow| flow.limit_key),
+            trace,
         };
         let handle = self
             .context
@@ -268,6 +285,7 @@ impl Leader<'_> {
             return;
         };
         let incarnation = running.incarnation;
+        let span = running.span;
         let mut proposed = Vec::with_capacity(effects.effects.len());
         let mut stored = false;
         let mut ended = false;
@@ -292,6 +310,7 @@ impl Leader<'_> {
                     id: Bytes::copy_from_slice(&id.to_bytes()),
                     incarnation,
                     effects: proposed,
+                    span,
                 }),
                 OnApplied::Effects(id),
             );

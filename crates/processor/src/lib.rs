@@ -27,6 +27,7 @@ mod rebuild;
 mod router;
 pub mod scan;
 mod timers;
+mod traces;
 mod transfer;
 mod upkeep;
 mod waiters;

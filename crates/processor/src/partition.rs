@@ -17,6 +17,7 @@ use abide_rpc::proto::partition as wire;
 use abide_rpc::{Fabric, Service};
 use abide_schema::Schema;
 use abide_state_machine::{ApplyError, StateMachine, StoreError};
+use abide_telemetry::Tracer;
 use abide_types::{Epoch, Lsn, NodeId, NodeIncarnation, PartitionId};
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -59,6 +60,8 @@ pub struct ProcessorOptions {
     pub cleanup_interval: Duration,
     /// How long a request looks for a leader before it is given back.
     pub give_up_after: Duration,
+    /// Takes the spans of invocations.
+    pub tracer: Tracer,
 }
 
 impl Default for ProcessorOptions {
@@ -69,6 +72,7 @@ impl Default for ProcessorOptions {
             timers_in_memory_max: 10_000,
             cleanup_interval: Duration::from_secs(3600),
             give_up_after: Duration::from_secs(30),
+            tracer: Tracer::off(),
         }
     }
 }

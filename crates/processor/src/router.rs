@@ -145,6 +145,7 @@ impl Router {
                 Box::new(state::TraceContext {
                     traceparent,
                     tracestate,
+                    linked: String::new(),
                 })
             }),
             ..into_command(message.invocation)
@@ -488,6 +489,7 @@ fn into_command(invocation: NewInvocation) -> state::Invoke {
         invoked_by: Bytes::new(),
         request_id: Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes()),
         flow: invocation.flow.map(|flow| Box::new(flow.into())),
+        trace: (invocation.trace).map(|trace| Box::new(trace.as_ref().into())),
         ..Default::default()
     }
 }

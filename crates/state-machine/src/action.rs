@@ -27,6 +27,17 @@ pub struct Queue {
 /// One thing to do. Doing it twice is harmless: each names what it is about.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
+    /// An invocation with a trace has come to be.
+    Created {
+        /// The invocation.
+        id: InvocationId,
+        /// What it is.
+        target: InvocationTarget,
+        /// When.
+        at: Timestamp,
+        /// Its trace.
+        trace: Box<proto::TraceContext>,
+    },
     /// Start an attempt of the invocation.
     Start {
         /// The invocation.
@@ -77,6 +88,8 @@ pub enum Action {
         target: InvocationTarget,
         /// How it ended.
         outcome: proto::Outcome,
+        /// Its trace, if it has one.
+        trace: Option<Box<proto::TraceContext>>,
     },
     /// A timer row was written.
     ArmTimer {

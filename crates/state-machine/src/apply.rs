@@ -93,6 +93,7 @@ impl StateMachine {
             lsn,
             at: Timestamp(batch.at),
             next_index: 0,
+            span: 0,
             actions: Vec::with_capacity(batch.commands.len() * 2),
             local: VecDeque::new(),
         };
@@ -126,6 +127,8 @@ pub(crate) struct Transaction<'a> {
     pub(crate) lsn: Lsn,
     pub(crate) at: Timestamp,
     next_index: u32,
+    /// The span of the attempt whose effects are being applied; 0 if it has none.
+    pub(crate) span: u64,
     pub(crate) actions: Vec<Action>,
     /// Messages for this partition; delivered after the command that made them, so that no command sees another
     /// one's half.

@@ -38,6 +38,7 @@ impl Transaction<'_> {
         let Some((id, mut invocation)) = self.invoked(&effects.id, effects.incarnation)? else {
             return Ok(());
         };
+        self.span = effects.span;
         for effect in effects.effects {
             use attempt_effect::Kind;
             match effect.kind {
@@ -339,6 +340,7 @@ impl Transaction<'_> {
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
             invoked_by_target: invocation.target.clone().map(Box::new),
             flow,
+            trace: self.trace_of_call(invocation),
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
@@ -382,6 +384,7 @@ impl Transaction<'_> {
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
             invoked_by_target: invocation.target.clone().map(Box::new),
             flow,
+            trace: self.trace_of_send(invocation, &callee_id),
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));

@@ -3,7 +3,7 @@
 //! Start at [`StateMachine::apply`]: a record's commands in, rows changed in a [`Store`], [`Action`]s for the leader
 //! out. `lifecycle` has how an invocation starts and ends, `journal` what is appended and who wakes,
 //! `journal_commands` what each command of a handler does, `operations` and `restart` what operators do, `mutations`
-//! how they change state, `events` what is kept beside a journal, [`keys`] where rows are.
+//! how they change state, `events` what is kept beside a journal, `trace` what is known of who called, [`keys`] where rows are.
 //!
 //! **Invariant:** no I/O, clock or randomness. Equal logs give equal rows on every replica.
 //! **Invariant:** does not know HTTP, leaders or nodes; followers run it and drop the actions.
@@ -20,6 +20,7 @@ mod mutations;
 mod operations;
 mod restart;
 mod store;
+mod trace;
 
 #[allow(missing_docs, reason = "generated; the .proto file says what is what")]
 pub mod proto {
@@ -37,3 +38,4 @@ pub use lifecycle::{expires_at, is_forgotten};
 pub use mutations::state_version;
 pub use operations::journal_expires_at;
 pub use store::{Store, StoreError};
+pub use trace::context_of;

@@ -78,6 +78,7 @@ impl Transaction<'_> {
             invoked_by_target: invoke.invoked_by_target,
             subscription: invoke.producer.map(|producer| producer.subscription),
             flow: invoke.flow,
+            trace: invoke.trace,
             ..Default::default()
         };
         self.append(
@@ -87,6 +88,7 @@ impl Transaction<'_> {
             invoke.input,
         );
         invocation.command_count = 1;
+        self.trace_start(&id, &invocation);
         let mut execute_at = None;
         if invoke.execute_at > self.at.0 {
             execute_at = Some(Timestamp(invoke.execute_at));
@@ -250,6 +252,7 @@ impl Transaction<'_> {
                     .unwrap_or(&proto::Target::default()),
             ),
             outcome: outcome.clone(),
+            trace: invocation.trace.clone(),
         });
         if invocation.journal_retention_ms == 0 {
             self.delete_journal(id, &mut invocation);

@@ -11,6 +11,7 @@ mod position;
 mod role;
 mod target;
 mod time;
+mod trace;
 
 pub use codec::IdError;
 pub use flow::{Flow, LimitKeyError, NameError, check_name, parse_limit_key};
@@ -22,3 +23,4 @@ pub use position::{Epoch, Generation, Lsn, NodeId, NodeIncarnation};
 pub use role::{Role, RoleError};
 pub use target::{HandlerKind, InvocationTarget, ServiceKind};
 pub use time::Timestamp;
+pub use trace::TraceContext;

@@ -13,10 +13,14 @@ async fn start(then: &str) -> (Cluster, Services) {
     let policy = format!(
         "default-retry-policy = {{ initial-interval = \"20ms\", max-attempts = 2, on-max-attempts = \"{then}\" }}"
     );
-    let cluster = Cluster::start(1, Options {
-        config: policy,
-        ..Options::default()
-    }).await;
+    let cluster = Cluster::start(
+        1,
+        Options {
+            config: policy,
+            ..Options::default()
+        },
+    )
+    .await;
     cluster.register(&services.uri()).await;
     (cluster, services)
 }

@@ -363,6 +363,7 @@ impl Leader {
             random_seed: 42,
             scope: None,
             limit_key: None,
+            trace: None,
         }
     }
 

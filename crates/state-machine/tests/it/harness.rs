@@ -64,6 +64,10 @@ pub struct World {
     /// Every record, for replicas to repeat.
     pub log: Vec<(PartitionId, Lsn, Bytes)>,
     random: u128,
+    /// The trace of whoever invokes.
+    pub trace: Option<state::TraceContext>,
+    /// The span of whatever attempt has effects.
+    pub span: u64,
 }
 
 pub fn target(service: &str, key: Option<&str>, handler: &str) -> InvocationTarget {
@@ -288,6 +292,8 @@ impl World {
             started: Vec::new(),
             log: Vec::new(),
             random: 0,
+            trace: None,
+            span: 0,
         }
     }
 
@@ -345,6 +351,17 @@ impl World {
             }
             Action::CommandAck { id, command_index } => {
                 format!("ack {} {command_index}", self.name(&id))
+            }
+            Action::Created { id, trace, .. } => {
+                let linked = match trace.linked.as_str() {
+                    "" => String::new(),
+                    linked => format!(" linked to {linked}"),
+                };
+                format!(
+                    "trace {} below {}{linked}",
+                    self.name(&id),
+                    trace.traceparent
+                )
             }
             Action::Stop { id } => format!("stop {}", self.name(&id)),
             Action::RetryNow { id } => format!("retry {}", self.name(&id)),
@@ -457,6 +474,7 @@ impl World {
             completion_retention_ms: retention,
             journal_retention_ms: retention,
             request_id: Bytes::copy_from_slice(&random.to_be_bytes()),
+            trace: self.trace.clone().map(Box::new),
             ..Default::default()
         };
         let reply = self.apply(self.partition(&id), Kind::Invoke(invoke));
@@ -494,6 +512,7 @@ impl World {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             incarnation,
             effects,
+            span: self.span,
         });
         self.apply(self.partition(id), command);
     }

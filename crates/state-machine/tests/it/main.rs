@@ -17,3 +17,4 @@ mod random;
 mod restart;
 mod retention;
 mod signals;
+mod traces;
