@@ -9,6 +9,7 @@ mod data_dir;
 mod describe;
 mod error;
 mod facts;
+mod flow_control;
 mod hand_over;
 mod health;
 mod listeners;

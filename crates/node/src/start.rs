@@ -22,7 +22,7 @@ use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as Lo
 use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
 use abide_partition_store::PartitionStores;
 use abide_processor::{Dependencies, ProcessorOptions, Processors};
-use abide_query::{Nothing, QueryEngine, Sources};
+use abide_query::{QueryEngine, Sources};
 use abide_rpc::proto::cluster::cluster_server::ClusterServer;
 use abide_rpc::{Fabric, Identity, Service};
 use abide_schema::Schema;
@@ -40,6 +40,7 @@ use crate::cluster_service::ClusterService;
 use crate::data_dir;
 use crate::error::NodeError;
 use crate::facts::{Facts, Member, Phase};
+use crate::flow_control::Limits;
 use crate::health::Health;
 use crate::listeners::{DoorListeners, Listeners};
 use crate::node::Fatal;
@@ -449,7 +450,10 @@ impl Parts<'_> {
             partitions: Arc::new(engine.processors.router()),
             schema: engine.schema.clone(),
             cluster: Arc::new(Seen(Arc::clone(self.facts))),
-            flow_control: Arc::new(Nothing),
+            flow_control: Arc::new(Limits {
+                metadata: self.metadata.clone(),
+                partitions: engine.processors.router(),
+            }),
         };
         let options = options::queries(&self.facts.config);
         Arc::new(Queries(QueryEngine::new(options, sources)))

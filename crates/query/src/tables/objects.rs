@@ -19,6 +19,7 @@ use crate::tables::{Tables, damaged};
 
 /// A row whose key begins with an object.
 struct Row<V> {
+    scope: Option<String>,
     service: String,
     key: String,
     rest: Vec<u8>,
@@ -27,7 +28,10 @@ struct Row<V> {
 
 impl<V> Row<V> {
     fn partition_key(&self) -> u64 {
-        PartitionKey::of_key(&self.key).0
+        match &self.scope {
+            Some(scope) => PartitionKey::of_scope(scope).0,
+            None => PartitionKey::of_key(&self.key).0,
+        }
     }
 
     /// The name of a state entry or promise.
@@ -95,8 +99,10 @@ fn read<V>(
 ) -> Result<Vec<Row<V>>, String> {
     let row = |row: abide_processor::scan::ScanRow| {
         let object = keys::parse_object(&row.key).ok_or_else(|| damaged("key of an object"))?;
+        let (scope, service) = keys::scope_and_service(object.service);
         Ok(Row {
-            service: object.service.to_owned(),
+            scope: scope.map(str::to_owned),
+            service: service.to_owned(),
             key: object.key.to_owned(),
             rest: object.rest.to_vec(),
             value: value(row.value)?,
@@ -143,7 +149,8 @@ fn object<V>() -> [Column<Row<V>>; 2] {
 }
 
 fn scoped_object<V>() -> Vec<Column<Row<V>>> {
-    let mut columns = vec![partition_key(), Column::null("scope", Ty::Text)];
+    let scope = Column::new("scope", Ty::Text, |row: &Row<V>| row.scope.as_ref().into());
+    let mut columns = vec![partition_key(), scope];
     columns.extend(object());
     columns.push(Column::new("key", Ty::Text, |row| row.name()));
     columns
