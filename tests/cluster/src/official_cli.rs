@@ -60,6 +60,19 @@ impl<'a> Scenario<'a> {
         }
     }
 
+    /// Waits until every node would register the endpoint: the metadata plane has settled then.
+    pub async fn wait_until_registering(&self) {
+        let deadline = Instant::now() + STATE_WITHIN;
+        let body = json!({ "uri": self.names["endpoint"], "dry_run": true });
+        for door in &self.doors {
+            let url = format!("{}/deployments", door.admin);
+            while !self.api.post(&url, &body).await.status.is_success() {
+                assert!(Instant::now() < deadline, "{url} registers nothing");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
     /// Does the commands of `script`; the script with what they printed.
     pub async fn run(&mut self, script: &str) -> String {
         let mut transcript = String::new();
@@ -127,11 +140,9 @@ impl<'a> Scenario<'a> {
                 self.names.insert((*name).to_owned(), value.to_owned());
                 String::new()
             }
-            // Every node has to know what was registered at one.
-            ["known", service] => {
-                for door in &self.doors {
-                    self.until_known(door, service).await;
-                }
+            // The node that changed something has seen it; the others are a moment behind.
+            ["same", path] => {
+                self.until_same(path).await;
                 String::new()
             }
             _ => panic!("unknown command: {command}"),
@@ -173,12 +184,18 @@ impl<'a> Scenario<'a> {
         }
     }
 
-    async fn until_known(&self, door: &Door, service: &str) {
+    async fn until_same(&self, path: &str) {
         let deadline = Instant::now() + STATE_WITHIN;
-        let url = format!("{}/services/{service}", door.admin);
-        while !self.api.get(&url).await.status.is_success() {
-            assert!(Instant::now() < deadline, "{service} is not known");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        loop {
+            let mut answers = Vec::new();
+            for door in &self.doors {
+                answers.push(self.api.get(&format!("{}{path}", door.admin)).await.body);
+            }
+            if answers.windows(2).all(|pair| pair[0] == pair[1]) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{path} differs: {answers:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

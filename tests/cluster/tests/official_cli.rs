@@ -1,20 +1,35 @@
 //! The official command line against any node of a cluster, command by command.
 //!
-//! What it is to print stands in `cli/scenario.txt`. The same scenario runs against another server, such as the one
-//! that the command line was made for, with `ABIDE_TEST_CLI_SERVER="admin-url ingress-url"`: a server without data.
+//! What it is to print stands in `cli/`. The same scenarios run against another server, such as the one that the command
+//! line was made for, with `ABIDE_TEST_CLI_SERVER="admin-url ingress-url"`: a server without data, one test at a time.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use abide_test_cluster::official_cli::{Door, Scenario};
 use abide_test_cluster::{Cluster, Language, Options, Services};
-use expect_test::expect_file;
+use expect_test::{ExpectFile, expect_file};
+use tokio::sync::Mutex;
+
+/// Clusters share few cores: one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_prints_what_it_is_to_print() {
+async fn registration_settings_and_subscriptions() {
+    let expected = expect_file!["../cli/registry.txt"];
+    run(include_str!("../cli/registry.txt"), expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "its text is what the peer prints; not compared with this server yet"]
+async fn invocations_and_state() {
+    let expected = expect_file!["../cli/invocations.txt"];
+    run(include_str!("../cli/invocations.txt"), expected).await;
+}
+
+async fn run(script: &str, expected: ExpectFile) {
+    let _turn = ONE_AT_A_TIME.lock().await;
     let services = Services::start(Language::Rust).await;
     let home = tempfile::tempdir().unwrap();
-    let script = include_str!("../cli/scenario.txt");
-    let expected = expect_file!["../cli/scenario.txt"];
     if let Ok(server) = std::env::var("ABIDE_TEST_CLI_SERVER") {
         let (admin, ingress) = server.split_once(' ').unwrap();
         let door = Door {
@@ -31,6 +46,7 @@ async fn every_command_prints_what_it_is_to_print() {
         ingress: cluster.ingress(node),
     });
     let mut scenario = Scenario::new(doors.collect(), home.path(), &services.uri());
+    scenario.wait_until_registering().await;
     expected.assert_eq(&scenario.run(script).await);
     cluster.assert_healthy();
 }
