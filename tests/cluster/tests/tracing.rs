@@ -122,6 +122,7 @@ async fn one_connected_trace_from_the_client_to_what_is_called() {
     let (receiver, spans) = receiver().await;
     let options = Options {
         config: format!("tracing-endpoint = \"{receiver}\"\n"),
+        ..Options::default()
     };
     let cluster = Cluster::start(3, options).await;
     cluster.register(&endpoint().await).await;
