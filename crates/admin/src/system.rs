@@ -1,18 +1,17 @@
-//! The server itself: version, health, metrics, and what is not there yet.
+//! The server itself: version, health, metrics, and where the web UI would be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use abide_service_protocol::ProtocolVersion;
 use axum::Json;
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::app::Shared;
-use crate::error::AdminError;
 
 /// The version of the interface that is spoken. Tools choose the shape of their requests by it, so that it is not
 /// the version of this engine.
@@ -74,11 +73,6 @@ pub(crate) async fn cluster_health(State(shared): State<Arc<Shared>>) -> Respons
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (content_type, (shared.metrics)()).into_response()
-}
-
-/// A route of the interface that the server does not serve.
-pub(crate) async fn not_there_yet(method: Method, OriginalUri(uri): OriginalUri) -> AdminError {
-    AdminError::NotThereYet(format!("{method} {}", uri.path()))
 }
 
 /// The web UI is not part of the server; its address says what there is instead.

@@ -7,6 +7,11 @@
 //!
 //! [`Stretch`]: abide_partition_store::Stretch
 
+#![allow(
+    clippy::result_large_err,
+    reason = "an error is the answer itself, made once a request"
+)]
+
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 

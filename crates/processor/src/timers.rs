@@ -26,7 +26,7 @@ impl Timers {
             in_memory_max,
             ..Self::default()
         };
-        timers.read_from(keys::table_start(Table::Timer).into(), store)?;
+        timers.read_from(keys::table_start(Table::Timer), store)?;
         Ok(timers)
     }
 
@@ -92,6 +92,7 @@ fn due(key: &Bytes) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
 

@@ -132,17 +132,9 @@ impl World {
     }
 
     /// Calls a handler and compares its output.
-    #[track_caller]
-    pub fn expect<'a>(
-        &'a self,
-        target: &'a Target,
-        input: Value,
-        output: Value,
-    ) -> impl Future<Output = ()> + Send + 'a {
-        async move {
-            let answer = self.call(target, input).await.expect_success();
-            assert_eq!(answer, output, "{target}");
-        }
+    pub async fn expect(&self, target: &Target, input: Value, output: Value) {
+        let answer = self.call(target, input).await.expect_success();
+        assert_eq!(answer, output, "{target}");
     }
 
     /// Sends to a handler, and answers with the invocation's id.

@@ -750,7 +750,7 @@ async fn the_server_tells_of_itself() {
     let query = api
         .ask("POST", "/v4/query", json!({"query": "select 1"}))
         .await;
-    check_error(query, 501, "POST /v4/query is not there yet");
+    check_error(query, 501, "POST /query is not there yet");
     assert_eq!(api.get("/query").await.0, 405);
     assert_eq!(api.get("/nowhere").await, (404, String::new()));
     assert_eq!(api.get("/v5/version").await.0, 404);
