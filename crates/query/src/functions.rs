@@ -45,8 +45,22 @@ const FUNCTIONS: [(&str, Kind); 9] = [
     ("json_length", Kind::Length),
 ];
 
-/// Adds the functions and the operators.
+/// Functions that make large values out of small ones, beside any memory limit and before any deadline is looked at.
+const REFUSED: [&str; 7] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "array_resize",
+    "range",
+    "generate_series",
+];
+
+/// Adds the functions and the operators, and takes away those that no limit holds.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
+    for name in REFUSED {
+        state.deregister_udf(name)?;
+    }
     for (name, kind) in FUNCTIONS {
         state.register_udf(Arc::new(function(name, kind)))?;
     }

@@ -167,7 +167,7 @@ const STATEMENTS_THAT_MEAN_SOMETHING: [&str; 10] = [
     "SELECT * FROM state WHERE partition_key = 18446744073709551615",
     "SELECT partition_key / 0 FROM sys_invocation",
     "SELECT repeat('x', 1000000000)",
-    "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n",
+    "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT count(*) FROM n",
     "CREATE TABLE t AS SELECT 1",
     "SET datafusion.execution.batch_size = 0",
 ];
