@@ -58,9 +58,9 @@ pub struct MetadataServerConfig {
 impl Default for MetadataServerConfig {
     fn default() -> Self {
         Self {
-            heartbeat_interval: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(250),
+            election_timeout_max: Duration::from_millis(500),
             voters_max: 5,
             log_trim_threshold: 5_000,
             rocksdb_memory_ratio: 0.02,

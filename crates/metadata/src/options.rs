@@ -43,9 +43,9 @@ impl Default for MetadataOptions {
         Self {
             addresses: Vec::new(),
             auto_provision: None,
-            heartbeat_interval: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(250),
+            election_timeout_max: Duration::from_millis(500),
             voters_max: 5,
             snapshot_every: 5_000,
             entries_kept: 1_000,

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_rpc::proto::metadata::raft_client::RaftClient;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::options::MetadataOptions;
 
@@ -31,8 +33,18 @@ pub(crate) fn host_and_port(address: &str) -> &str {
 pub(crate) struct Channels {
     connect_timeout: Duration,
     message_bytes_max: usize,
-    by_address: Mutex<HashMap<String, Channel>>,
+    by_address: Mutex<HashMap<String, Connection>>,
 }
+
+/// A connection, or the making of one.
+enum Connection {
+    Made(Channel),
+    /// Runs in a task of its own: votes and heartbeats are given up after a fraction of a second, and on a busy
+    /// machine none of them would ever live to see its connection if each began a new one.
+    Making(Making),
+}
+
+type Making = Shared<BoxFuture<'static, Result<Channel, String>>>;
 
 impl Channels {
     pub(crate) fn new(options: &MetadataOptions) -> Self {
@@ -45,29 +57,70 @@ impl Channels {
 
     /// A connection that exists: an error means that nothing was sent.
     pub(crate) async fn connect(&self, address: &str) -> Result<Channel, String> {
-        if let Some(channel) = self.by_address.lock().get(address) {
-            return Ok(channel.clone());
+        let making = {
+            let mut connections = self.by_address.lock();
+            match connections.get(address) {
+                Some(Connection::Made(channel)) => return Ok(channel.clone()),
+                // One that failed while nobody waited for it says nothing of now.
+                Some(Connection::Making(making)) if !matches!(making.peek(), Some(Err(_))) => {
+                    making.clone()
+                }
+                _ => {
+                    let making = self.make(address)?;
+                    let connection = Connection::Making(making.clone());
+                    connections.insert(address.to_owned(), connection);
+                    making
+                }
+            }
+        };
+        let made = making.clone().await;
+        let mut connections = self.by_address.lock();
+        if let Some(connection) = connections.get_mut(address)
+            && matches!(connection, Connection::Making(current) if current.ptr_eq(&making))
+        {
+            match &made {
+                Ok(channel) => *connection = Connection::Made(channel.clone()),
+                Err(_) => {
+                    connections.remove(address);
+                }
+            }
         }
+        made
+    }
+
+    fn make(&self, address: &str) -> Result<Making, String> {
         let endpoint = Endpoint::from_shared(format!("http://{}", host_and_port(address)))
             .map_err(|error| format!("'{address}' is no address: {error}"))?
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        // The limit of the endpoint covers the connection alone, not the handshake after it.
-        let channel = tokio::time::timeout(self.connect_timeout, endpoint.connect())
-            .await
-            .map_err(|_| format!("connect to {address}: timed out"))?
-            .map_err(|error| format!("connect to {address}: {}", with_sources(&error)))?;
-        self.by_address
-            .lock()
-            .insert(address.to_owned(), channel.clone());
-        Ok(channel)
+        let (address, within) = (address.to_owned(), self.connect_timeout);
+        let made = tokio::spawn(async move {
+            // The limit of the endpoint covers the connection alone, not the handshake after it.
+            tokio::time::timeout(within, endpoint.connect())
+                .await
+                .map_err(|_| format!("connect to {address}: timed out"))?
+                .map_err(|error| format!("connect to {address}: {}", with_sources(&error)))
+        });
+        let made = async move {
+            made.await
+                .unwrap_or_else(|error| Err(format!("the connection was given up: {error}")))
+        };
+        Ok(made.boxed().shared())
     }
 
     /// Forgets a connection that failed, so that the next call makes a new one.
     pub(crate) fn forget(&self, address: &str) {
         self.by_address.lock().remove(address);
+    }
+
+    /// Forgets a connection if this answer shows that it is broken. A peer that is merely late keeps its connection:
+    /// a new one would be later still. Keep-alive finds out about those that are dead.
+    pub(crate) fn forget_if_broken(&self, address: &str, status: &Status) {
+        if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) {
+            self.forget(address);
+        }
     }
 
     /// Forgets all connections.
@@ -173,6 +226,45 @@ mod tests {
     fn addresses_may_have_a_scheme() {
         assert_eq!(host_and_port("n1:5122"), "n1:5122");
         assert_eq!(host_and_port("http://n1:5122/"), "n1:5122");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_leaves_the_connection_in_the_making() {
+        // Takes connections, and says nothing until it is told to.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let channels = Channels::new(&MetadataOptions::default());
+        let impatient = channels.connect(&address).now_or_never();
+        assert!(impatient.is_none(), "the first look finds no connection");
+        let making = match channels.by_address.lock().get(&address) {
+            Some(Connection::Making(making)) => making.clone(),
+            _ => panic!("the connection is in the making"),
+        };
+        let accepted = listener.accept().await.unwrap();
+        assert!(channels.connect(&address).await.is_ok());
+        assert!(
+            making.peek().is_some(),
+            "it is the one that was begun first"
+        );
+        drop(accepted);
+        let late = Status::deadline_exceeded("late");
+        channels.forget_if_broken(&address, &late);
+        assert!(channels.by_address.lock().contains_key(&address));
+        channels.forget_if_broken(&address, &Status::unavailable("broken"));
+        assert!(!channels.by_address.lock().contains_key(&address));
+    }
+
+    #[tokio::test]
+    async fn a_failed_connection_is_tried_again() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let channels = Channels::new(&MetadataOptions::default());
+        let refused = channels.connect(&address).await.unwrap_err();
+        assert!(refused.contains(&address), "{refused}");
+        let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+        let (connected, _accepted) = tokio::join!(channels.connect(&address), listener.accept());
+        assert!(connected.is_ok(), "{connected:?}");
     }
 
     #[test]

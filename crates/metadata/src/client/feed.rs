@@ -78,7 +78,7 @@ async fn follow(route: &Route, address: &str) -> Result<(), String> {
             Ok(Some(reply)) => apply(route, reply),
             Ok(None) => return Ok(()),
             Err(status) => {
-                route.channels.forget(address);
+                route.channels.forget_if_broken(address, &status);
                 tracing::debug!(address, %status, "the metadata stream broke");
                 return Ok(());
             }

@@ -347,7 +347,7 @@ impl Route {
                     | Code::ResourceExhausted
                     | Code::Unimplemented => Err(Attempt::Refused(status.message().to_owned())),
                     _ => {
-                        self.channels.forget(address);
+                        self.channels.forget_if_broken(address, &status);
                         Err(Attempt::Unknown(detail))
                     }
                 }

@@ -98,7 +98,7 @@ pub(crate) async fn identify(
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| {
-                core.channels.forget(address);
+                core.channels.forget_if_broken(address, &status);
                 status.message().to_owned()
             })
     };

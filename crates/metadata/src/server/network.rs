@@ -86,7 +86,7 @@ impl PeerClient {
                 .map_err(unreachable_peer)?;
             let request = request(message, self.network.fingerprint, timeout);
             call(client, request).await.map_err(|status| {
-                self.network.channels.forget(&address);
+                self.network.channels.forget_if_broken(&address, &status);
                 unreachable_peer(format!(
                     "{} at {address}: {}: {}",
                     self.target,
