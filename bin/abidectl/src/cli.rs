@@ -53,6 +53,8 @@ impl Target {
 pub(crate) enum Command {
     /// Show the cluster and its nodes.
     Status,
+    /// Ask one node whether it serves; 0 if so, 1 if not. For the health checks of containers.
+    Health,
     /// Show nodes.
     #[command(subcommand)]
     Nodes(Nodes),
@@ -129,6 +131,9 @@ pub(crate) struct Provision {
     /// Copies on disk that acknowledge a write; the node's own setting if not given.
     #[arg(short = 'r', long, value_parser = clap::value_parser!(u8).range(1..=50))]
     pub(crate) replication: Option<u8>,
+    /// Leave a cluster that is formed already as it is, and succeed.
+    #[arg(long)]
+    pub(crate) if_needed: bool,
     /// Ask nothing. Nothing is asked anyway; scripts may say so.
     #[arg(short = 'y', long)]
     yes: bool,

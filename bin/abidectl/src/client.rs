@@ -1,11 +1,15 @@
 //! The connection to whichever node answers first.
 
+use std::future::poll_fn;
+
 use abide_rpc::proto::cluster::cluster_client::ClusterClient;
 use abide_rpc::proto::cluster::{
     ClusterStatus, DescribeCluster, GetDocument, GetDocumentReply, GetLogs, LogEntry,
 };
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_rpc::proto::metadata::{ProvisionRequest, ProvisionSpec, provision_reply};
+use http_body_util::{BodyExt as _, Limited};
+use tonic::codegen::Service as _;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::Target;
@@ -39,6 +43,10 @@ impl Node {
         Err(Failure::Unreachable { tried })
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) async fn describe(&self) -> Result<ClusterStatus, Failure> {
         let mut client = self.cluster();
         let answer = client.describe(DescribeCluster {}).await;
@@ -67,6 +75,23 @@ impl Node {
         answer
             .map(tonic::Response::into_inner)
             .map_err(|status| self.failure(&status))
+    }
+
+    /// The node's own report of its health, whether it is well or not.
+    pub(crate) async fn health(&self) -> Result<serde_json::Value, Failure> {
+        let request = http::Request::get("/health").body(tonic::body::Body::empty());
+        let request = request.map_err(|error| self.refused(error.to_string()))?;
+        let mut channel = self.channel.clone();
+        let lost = |error: &dyn std::error::Error| Failure::Unreachable {
+            tried: vec![format!("{}: {}", self.address, root_cause(error))],
+        };
+        let sent = poll_fn(|context| channel.poll_ready(context)).await;
+        sent.map_err(|error| lost(&error))?;
+        let answer = channel.call(request).await.map_err(|error| lost(&error))?;
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
+        let body = body.await.map_err(|error| lost(&*error))?.to_bytes();
+        serde_json::from_slice(&body)
+            .map_err(|_| self.refused("this is no report of health; is it a node port?".to_owned()))
     }
 
     /// Forms a cluster; the fingerprint of the new one.

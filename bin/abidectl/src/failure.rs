@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Unreachable { tried: Vec<String> },
     #[error("the node at {address} has not joined a cluster: {detail}")]
     NotJoined { address: String, detail: String },
+    #[error("the node at {address} does not serve: {reason}")]
+    NotServing { address: String, reason: String },
     #[error("{address} answers: {detail}")]
     Refused { address: String, detail: String },
     #[error("'{text}' is not an invocation id")]
@@ -65,6 +67,9 @@ impl Failure {
             Self::NoPartition { count, .. } => Some(format!(
                 "`abidectl partitions list` shows the {count} partitions of this cluster"
             )),
+            Self::NotServing { .. } => Some(
+                "`abidectl status` shows what it waits for, asked of this node or another".to_owned(),
+            ),
             Self::NoDocument { .. } => Some("`abidectl metadata get` lists the keys".to_owned()),
             Self::AlreadyProvisioned { .. } => Some("`abidectl status` shows it".to_owned()),
             Self::Refused { .. } | Self::Output(_) => None,
@@ -76,6 +81,7 @@ impl Failure {
             Self::Address { .. } | Self::InvocationId { .. } => 2,
             Self::Unreachable { .. }
             | Self::NotJoined { .. }
+            | Self::NotServing { .. }
             | Self::Refused { .. }
             | Self::NoPartition { .. }
             | Self::NoDocument { .. }

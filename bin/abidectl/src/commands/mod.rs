@@ -1,5 +1,6 @@
 //! Each command: what it asks, and what it makes of the answer.
 
+mod health;
 mod logs;
 mod metadata;
 mod nodes;
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
     }
     let node = Node::connect(&cli.target).await?;
     Ok(match &cli.command {
+        Command::Health => health::check(&node, json).await?,
         Command::Status => status::show(&node.describe().await?, json),
         Command::Nodes(cli::Nodes::List) => nodes::list(&node.describe().await?, json),
         Command::Partitions(cli::Partitions::List { replicas: false }) => {

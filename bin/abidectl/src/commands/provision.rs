@@ -13,15 +13,20 @@ pub(crate) async fn form(
     settings: &cli::Provision,
     json: bool,
 ) -> Result<String, Failure> {
-    let fingerprint = node.provision(spec(settings)).await?;
+    let fingerprint = match node.provision(spec(settings)).await {
+        Err(Failure::AlreadyProvisioned { fingerprint }) if settings.if_needed => {
+            return Ok(said("was provisioned before", fingerprint, json));
+        }
+        formed => formed?,
+    };
+    Ok(said("provisioned", fingerprint, json))
+}
+
+fn said(what: &str, fingerprint: u64, json: bool) -> String {
     if json {
-        return Ok(json_lines([
-            json!({ "fingerprint": format!("{fingerprint:016x}") }),
-        ]));
+        return json_lines([json!({ "fingerprint": format!("{fingerprint:016x}") })]);
     }
-    Ok(format!(
-        "provisioned, the cluster's fingerprint is {fingerprint:016x}\n"
-    ))
+    format!("{what}, the cluster's fingerprint is {fingerprint:016x}\n")
 }
 
 /// Zeroes leave the choice to the node.
