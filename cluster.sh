@@ -8,16 +8,22 @@ usage: cluster.sh COMMAND
 
   start [nodes=3] [ingress base port=8080] [node base port=9090]
                   start the nodes that are not running, on the data they have
-  stop            stop them politely
-  restart         stop, then start as before
+  stop [node]     stop them politely, or one of them (2 or node2)
+  restart [node]  stop, then start as before
+  kill node       kill one without warning, as a crash does
+  pause node      stop one in its tracks, as a stall does; `resume node` lets it go on
+  wipe node       kill one and remove its data, as a lost disk does
   status          show the nodes
+  services        start the sample services of examples/rust, at port 9080
   logs [node]     follow the logs of all nodes, or of one (1 or node1)
   clean           stop, and remove .cluster with all data
   demo            see a handler outlive the node that leads it
   help            show this
 
 Configuration, logs, pids and data are kept in .cluster beside this script.
-Environment: ABIDE_PROFILE=dev runs debug builds; ABIDE_START_SECONDS=60 is how long start waits.
+Environment: ABIDE_PROFILE=dev runs debug builds; ABIDE_BINARIES=DIRECTORY runs what is there and builds nothing;
+ABIDE_INGRESS_BASE_PORT=8080, ABIDE_ADMIN_BASE_PORT=9070, ABIDE_NODE_BASE_PORT=9090 and ABIDE_SERVICES_PORT=9080
+are the ports of a cluster that is new; ABIDE_START_SECONDS=60 is how long start waits.
 USAGE
 }
 
@@ -25,12 +31,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$root/.cluster
 start_seconds_max=${ABIDE_START_SECONDS:-60}
 stop_seconds_max=20
-admin_base_port=9070
+admin_base_port=${ABIDE_ADMIN_BASE_PORT:-9070}
 
 # Set by `load_shape`: what `start` was last asked for.
 nodes=3
-ingress_base_port=8080
-node_base_port=9090
+ingress_base_port=${ABIDE_INGRESS_BASE_PORT:-8080}
+node_base_port=${ABIDE_NODE_BASE_PORT:-9090}
 
 if [[ -t 1 && -z ${NO_COLOR:-} ]]; then
     bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
@@ -61,6 +67,10 @@ case $profile in
 esac
 
 build() {
+    if [[ -n ${ABIDE_BINARIES:-} ]]; then
+        binaries=$ABIDE_BINARIES
+        return
+    fi
     "$root/scripts/bootstrap"
     # shellcheck source=scripts/env.sh
     source "$root/scripts/env.sh"
@@ -145,6 +155,9 @@ launch() {
     shift
     (
         cd "$state"
+        # The settings of this script are none of the server's.
+        unset ABIDE_PROFILE ABIDE_BINARIES ABIDE_START_SECONDS
+        unset ABIDE_INGRESS_BASE_PORT ABIDE_ADMIN_BASE_PORT ABIDE_NODE_BASE_PORT ABIDE_SERVICES_PORT
         exec setsid "$@" >>"$state/logs/$name.log" 2>&1 </dev/null
     ) &
     pid=$!
@@ -272,6 +285,12 @@ start() {
 # --- the other commands --------------------------------------------------------------------------
 
 stop() {
+    if (($# > 0)); then
+        local name
+        name=$(node_named "$1")
+        stop_process "$name"
+        return
+    fi
     load_shape
     local i pids=()
     # All at once: a node that stops hands its leaderships to those that stay, and none has to stay.
@@ -283,6 +302,53 @@ stop() {
     pids+=($!)
     wait "${pids[@]}"
     say "stopped"
+}
+
+restart() {
+    stop "$@"
+    start
+}
+
+# Crashes and stalls, to see what the others make of it.
+kill_node() {
+    local name
+    name=$(node_named "${1:-}")
+    signal_process KILL "$name" || die "$name is not running"
+    while pid_of "$name" >/dev/null; do sleep 0.02; done
+    say "killed $name"
+}
+
+pause_node() {
+    local name
+    name=$(node_named "${1:-}")
+    signal_process STOP "$name" || die "$name is not running"
+    say "paused $name"
+}
+
+resume_node() {
+    local name
+    name=$(node_named "${1:-}")
+    signal_process CONT "$name" || die "$name is not running"
+    say "resumed $name"
+}
+
+wipe_node() {
+    local name
+    name=$(node_named "${1:-}")
+    ! pid_of "$name" >/dev/null || kill_node "$name"
+    rm -rf "${state:?}/data/$name"
+    say "removed the data of $name"
+}
+
+# `node2` for `2` and `node2`.
+node_named() {
+    local i=${1#node}
+    load_shape
+    is_started_once || die "never started here; see cluster.sh help"
+    if ! [[ $i =~ ^[1-9][0-9]?$ ]] || ((i > nodes)); then
+        misused "'$1' is no node; there are node1 to node$nodes"
+    fi
+    echo "node$i"
 }
 
 status() {
@@ -315,8 +381,8 @@ logs() {
     if (($# == 0)); then
         exec tail -n 20 -F "$state"/logs/node*.log
     fi
-    local name=node${1#node}
-    [[ -f $state/logs/$name.log ]] || misused "there is no log of '$1' in $state/logs"
+    local name
+    name=$(node_named "$1")
     exec tail -n 100 -F "$state/logs/$name.log"
 }
 
@@ -328,7 +394,7 @@ clean() {
 
 # --- demo ----------------------------------------------------------------------------------------
 
-services_port=9080
+services_port=${ABIDE_SERVICES_PORT:-9080}
 
 headline() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 
@@ -349,14 +415,21 @@ leader_of() {
 }
 
 start_services() {
-    local ledger=$1 deadline=$((SECONDS + 10))
+    local ledger=$1 pause_ms=$2 deadline=$((SECONDS + 10))
     stop_process services
-    ! port_is_taken $services_port || die "port $services_port, which is to be the sample services' port, is taken by another program"
-    launch services "$binaries/abide-example" --listen "127.0.0.1:$services_port" --ledger "$ledger" --pause-ms 2000
-    until port_is_taken $services_port; do
+    ! port_is_taken "$services_port" || die "port $services_port, which is to be the sample services' port, is taken by another program"
+    launch services "$binaries/abide-example" --listen "127.0.0.1:$services_port" --ledger "$ledger" --pause-ms "$pause_ms"
+    until port_is_taken "$services_port"; do
         ((SECONDS < deadline)) || die "the sample services did not start; see $state/logs/services.log"
         sleep 0.05
     done
+}
+
+services() {
+    build
+    mkdir -p "$state"/{logs,pids}
+    start_services "$state/ledger" 2000
+    say "the sample services listen at http://127.0.0.1:$services_port"
 }
 
 demo() {
@@ -371,7 +444,7 @@ demo() {
     build
     start_nodes
     status
-    start_services "$ledger"
+    start_services "$ledger" 2000
 
     headline "Registering the services at node1's admin port"
     post_json "http://127.0.0.1:$(admin_port 1)/deployments" \
@@ -432,9 +505,14 @@ command=${1:-help}
 shift || true
 case $command in
     start) start "$@" ;;
-    stop) stop ;;
-    restart) stop && start ;;
+    stop) stop "$@" ;;
+    restart) restart "$@" ;;
+    kill) kill_node "$@" ;;
+    pause) pause_node "$@" ;;
+    resume) resume_node "$@" ;;
+    wipe) wipe_node "$@" ;;
     status) status ;;
+    services) services ;;
     logs) logs "$@" ;;
     clean) clean ;;
     demo) demo ;;
