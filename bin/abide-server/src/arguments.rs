@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use abide_config::{Config, LogFormat, parse_duration};
-use abide_types::Role;
+use abide_types::{ReplicationWish, Role};
 use clap::{ArgAction, Parser, ValueEnum};
 
 /// Runs one node of an Abide cluster.
@@ -55,9 +55,9 @@ pub(crate) struct Arguments {
     /// Partitions of a cluster that this node forms.
     #[arg(long, value_name = "COUNT")]
     default_num_partitions: Option<u16>,
-    /// Copies on disk that acknowledge a write, in a cluster that this node forms.
-    #[arg(long, value_name = "COPIES")]
-    default_replication: Option<u8>,
+    /// Copies on disk that acknowledge a write, in a cluster that this node forms; or like `{zone: 2, node: 3}`.
+    #[arg(long, value_name = "REPLICATION")]
+    default_replication: Option<ReplicationWish>,
     /// Node ports of nodes with the metadata role, comma separated.
     #[arg(
         long,

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use abide_types::ReplicationWish;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Shows and forms Abide clusters. Any node's address will do.
+use crate::select;
+
+/// Shows, forms and changes Abide clusters. Any node's address will do.
 #[derive(Debug, Parser)]
 #[command(name = "abidectl", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -13,6 +16,9 @@ pub(crate) struct Cli {
     /// Print one JSON object per line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Change things without asking.
+    #[arg(short = 'y', long, global = true)]
+    pub(crate) yes: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -55,18 +61,24 @@ pub(crate) enum Command {
     Status,
     /// Ask one node whether it serves; 0 if so, 1 if not. For the health checks of containers.
     Health,
-    /// Show nodes.
+    /// Show, drain and remove nodes.
     #[command(subcommand)]
     Nodes(Nodes),
-    /// Show partitions.
+    /// Show partitions, and say who leads and who keeps them.
     #[command(subcommand)]
     Partitions(Partitions),
-    /// Show the logs of partitions.
+    /// Show the logs of partitions, and begin new segments.
     #[command(subcommand)]
     Logs(Logs),
-    /// Show what the metadata plane holds.
+    /// Show and change how the cluster replicates.
+    #[command(subcommand)]
+    Config(Config),
+    /// Show and change what the metadata plane holds.
     #[command(subcommand)]
     Metadata(Metadata),
+    /// Show who keeps the metadata, and who of them votes.
+    #[command(subcommand)]
+    MetadataServer(MetadataServer),
     /// Form a new cluster with the node that is asked as its first member.
     Provision(Provision),
 }
@@ -75,7 +87,81 @@ pub(crate) enum Command {
 pub(crate) enum Nodes {
     /// One row per node.
     #[command(alias = "ls")]
-    List,
+    List {
+        /// Location, program, features and metadata version too.
+        #[arg(long)]
+        extra: bool,
+    },
+    /// Move what nodes have to others: leaders, replicas, log segments and the vote of the metadata plane.
+    Drain {
+        #[command(flatten)]
+        nodes: NodeNames,
+        /// Go on where the cluster then has fewer copies than a write takes.
+        #[arg(long)]
+        force: bool,
+        /// Follow it until nothing is left on them.
+        #[arg(long)]
+        wait: bool,
+        /// How long to follow it, in seconds.
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            default_value_t = 3600,
+            requires = "wait"
+        )]
+        wait_timeout: u64,
+    },
+    /// Give draining nodes work again.
+    #[command(alias = "activate")]
+    Undrain {
+        #[command(flatten)]
+        nodes: NodeNames,
+    },
+    /// Take nodes out of the cluster for good.
+    Remove {
+        #[command(flatten)]
+        nodes: NodeNames,
+        /// Remove a dead node although copies get fewer for a while. Never where records would be lost.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Which nodes a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct NodeNames {
+    /// Ids (`N1`, `1`) or names.
+    #[arg(
+        value_name = "NODE",
+        value_delimiter = ',',
+        required_unless_present = "nodes_flag"
+    )]
+    nodes: Vec<String>,
+    /// The same as the argument.
+    #[arg(
+        long = "nodes",
+        value_name = "NODE",
+        value_delimiter = ',',
+        conflicts_with = "nodes"
+    )]
+    nodes_flag: Vec<String>,
+}
+
+impl NodeNames {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &String> {
+        self.nodes.iter().chain(&self.nodes_flag)
+    }
+}
+
+/// The order of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    /// By partition.
+    Partition,
+    /// By node: the leader's, or each replica's.
+    Node,
+    /// What is not active comes first.
+    Active,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,12 +172,130 @@ pub(crate) enum Partitions {
         /// One row per replica instead.
         #[arg(long)]
         replicas: bool,
+        /// The order of the rows.
+        #[arg(long, value_enum, default_value_t = Sort::Partition)]
+        sort: Sort,
     },
     /// Which partition owns an invocation, or the key of an object or workflow, and who leads it.
     Of {
         /// An invocation id (`inv_...`), or a key.
         #[arg(value_name = "INVOCATION|KEY")]
         what: String,
+    },
+    /// Have another replica lead. It stays until balance or a failure moves it on; `leadership pin` keeps it there.
+    Move {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// The new leader: an id (`N1`, `1`) or a name.
+        #[arg(long, value_name = "NODE")]
+        to: String,
+    },
+    /// Who leads, and who is to.
+    #[command(subcommand)]
+    Leadership(Leadership),
+    /// Which nodes keep replicas.
+    #[command(subcommand)]
+    Placement(Placement),
+}
+
+/// Partitions that have to be named.
+#[derive(Debug, Args)]
+pub(crate) struct SomePartitions {
+    /// Such as `0`, `1-4` or `0,2-3`.
+    #[arg(value_name = "PARTITIONS", value_delimiter = ',', required = true)]
+    partitions: Vec<select::Partitions>,
+}
+
+impl SomePartitions {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        select::numbers(&self.partitions)
+    }
+}
+
+/// Partitions that may be named.
+#[derive(Debug, Args)]
+pub(crate) struct AnyPartitions {
+    /// Such as `0`, `1-4` or `0,2-3`; all if none is given.
+    #[arg(value_name = "PARTITIONS", value_delimiter = ',')]
+    partitions: Vec<select::Partitions>,
+}
+
+impl AnyPartitions {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        select::numbers(&self.partitions)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Leadership {
+    /// Who leads, who is pinned, what is frozen.
+    Show {
+        #[command(flatten)]
+        which: AnyPartitions,
+    },
+    /// Have a replica lead whenever it can.
+    Pin {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// An id (`N1`, `1`) or a name.
+        #[arg(long, value_name = "NODE")]
+        node: String,
+    },
+    /// The opposite of `pin`.
+    Unpin {
+        #[command(flatten)]
+        which: SomePartitions,
+    },
+    /// Leave the leader where it is for as long as it can lead. A failure still moves it.
+    Freeze {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// Why, for whoever looks later.
+        #[arg(long)]
+        reason: String,
+    },
+    /// The opposite of `freeze`.
+    Unfreeze {
+        #[command(flatten)]
+        which: SomePartitions,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Placement {
+    /// The replicas now and next, and whether they are left as they are.
+    Show {
+        #[command(flatten)]
+        which: AnyPartitions,
+    },
+    /// Move replicas. Without `--freeze`, balance and failures may move them on later.
+    Set {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// The nodes that are to keep replicas: ids (`N1`, `1`) or names.
+        #[arg(long, value_name = "NODE", value_delimiter = ',', required = true)]
+        replicas: Vec<String>,
+        /// Leave them there, for this reason.
+        #[arg(
+            long,
+            value_name = "REASON",
+            default_value = "",
+            hide_default_value = true
+        )]
+        freeze: String,
+    },
+    /// Leave the replicas where they are, whatever becomes of their nodes.
+    Freeze {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// Why, for whoever looks later.
+        #[arg(long)]
+        reason: String,
+    },
+    /// The opposite of `freeze`.
+    Unfreeze {
+        #[command(flatten)]
+        which: SomePartitions,
     },
 }
 
@@ -106,6 +310,80 @@ pub(crate) enum Logs {
         #[arg(value_name = "PARTITION")]
         partitions: Vec<u16>,
     },
+    /// Where each log ends.
+    FindTail {
+        #[command(flatten)]
+        which: AnyPartitions,
+    },
+    /// Begin a new segment, under a fresh epoch, where need be on other nodes or with another leader.
+    Reconfigure {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// The nodes that are to keep the log and the partition; those that do now if not given.
+        #[arg(
+            long,
+            visible_alias = "nodeset",
+            value_name = "NODE",
+            value_delimiter = ','
+        )]
+        replicas: Vec<String>,
+        /// Who is to lead; who does now if not given.
+        #[arg(
+            long,
+            visible_alias = "sequencer",
+            value_name = "NODE",
+            default_value = "",
+            hide_default_value = true
+        )]
+        leader: String,
+    },
+    /// Close the open segment. The leader goes on in a new one.
+    Seal {
+        #[command(flatten)]
+        which: SomePartitions,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// How the cluster replicates, and what stands in the way of it.
+    Get,
+    /// Change it. What has to move then moves by itself, with everything going on.
+    Set(SetConfig),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetConfig {
+    /// A number, for so many disks that acknowledge a write (of 2n - 1 replicas), or `{zone: 2, node: 3}` for three
+    /// replicas in at least two zones.
+    #[arg(short = 'r', long, value_name = "REPLICATION")]
+    pub(crate) replication: Option<ReplicationWish>,
+    /// Copies of everything.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) replicas: Option<u8>,
+    /// Disks that acknowledge a write; 0 is a majority of the replicas.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) write_quorum: Option<u8>,
+    /// Zones in which the replicas are at least.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) zones: Option<u8>,
+    /// Regions in which the replicas are at least.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) regions: Option<u8>,
+    /// Check, show the difference, and change nothing.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Follow it until the cluster is so.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to follow it, in seconds.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 3600,
+        requires = "wait"
+    )]
+    pub(crate) wait_timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +399,53 @@ pub(crate) enum Metadata {
         #[arg(long)]
         linearizable: bool,
     },
+    /// Write a document by hand, for what no command covers.
+    Put {
+        #[command(flatten)]
+        target: Document,
+        /// The new value, as JSON; `-` reads it from the standard input.
+        #[arg(long, value_name = "JSON")]
+        value: String,
+    },
+    /// Change a document by a JSON patch (RFC 6902).
+    Patch {
+        #[command(flatten)]
+        target: Document,
+        /// The operations, as a JSON list; `-` reads them from the standard input.
+        #[arg(short = 'p', long, value_name = "JSON")]
+        patch: String,
+    },
+}
+
+/// The document that is changed.
+#[derive(Debug, Args)]
+pub(crate) struct Document {
+    /// Such as `nodes`, `partition-table`, `log/0`, `schema`.
+    #[arg(short = 'k', long)]
+    pub(crate) key: String,
+    /// The version that it must be at, 0 for none; the one that is shown if not given.
+    #[arg(long)]
+    pub(crate) version: Option<u64>,
+    /// Check, show the difference, and change nothing.
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MetadataServer {
+    /// One row per metadata server.
+    #[command(aliases = ["ls", "list"])]
+    ListServers,
+    /// Let servers vote again.
+    AddNode {
+        #[command(flatten)]
+        nodes: NodeNames,
+    },
+    /// Have servers keep the metadata without a vote.
+    RemoveNode {
+        #[command(flatten)]
+        nodes: NodeNames,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -128,13 +453,11 @@ pub(crate) struct Provision {
     /// Partitions; the node's own setting if not given. Cannot be changed later.
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) num_partitions: Option<u16>,
-    /// Copies on disk that acknowledge a write; the node's own setting if not given.
-    #[arg(short = 'r', long, value_parser = clap::value_parser!(u8).range(1..=50))]
-    pub(crate) replication: Option<u8>,
+    /// A number, for so many disks that acknowledge a write (of 2n - 1 replicas), or `{zone: 2, node: 3}` for three
+    /// replicas in at least two zones; the node's own setting if not given.
+    #[arg(short = 'r', long, value_name = "REPLICATION", visible_aliases = ["log-replication", "partition-replication"])]
+    pub(crate) replication: Option<ReplicationWish>,
     /// Leave a cluster that is formed already as it is, and succeed.
     #[arg(long)]
     pub(crate) if_needed: bool,
-    /// Ask nothing. Nothing is asked anyway; scripts may say so.
-    #[arg(short = 'y', long)]
-    yes: bool,
 }

@@ -8,6 +8,7 @@ use abide_rpc::proto::cluster::{
 };
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_rpc::proto::metadata::{ProvisionRequest, ProvisionSpec, provision_reply};
+use abide_rpc::proto::operations::operations_client::OperationsClient;
 use http_body_util::{BodyExt as _, Limited};
 use tonic::codegen::Service as _;
 use tonic::transport::{Channel, Endpoint};
@@ -43,6 +44,7 @@ impl Node {
         Err(Failure::Unreachable { tried })
     }
 
+    /// As it was given.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -112,11 +114,17 @@ impl Node {
         }
     }
 
+    /// What changes the cluster. Refusals become failures by [`Node::failure`].
+    pub(crate) fn operations(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
     fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    fn failure(&self, status: &tonic::Status) -> Failure {
+    /// What a refusal means.
+    pub(crate) fn failure(&self, status: &tonic::Status) -> Failure {
         Failure::of(&self.address, status)
     }
 

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use tonic::Code;
 
+/// The header in which a node says what to do instead.
+const HINT: &str = "abide-hint";
+
 /// A command that was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -26,6 +29,28 @@ pub(crate) enum Failure {
     NoDocument { key: String },
     #[error("the cluster is provisioned already, its fingerprint is {fingerprint:016x}")]
     AlreadyProvisioned { fingerprint: u64 },
+    /// What a node says to a change, with what to do instead.
+    #[error("{detail}")]
+    Operation {
+        detail: String,
+        hint: String,
+        misused: bool,
+    },
+    #[error("the {what} is not JSON: {detail}")]
+    NotJson { what: &'static str, detail: String },
+    #[error("the patch does not fit '{key}': {source}")]
+    Patch {
+        key: String,
+        source: crate::json_patch::PatchError,
+    },
+    #[error("no change was asked for")]
+    NoChange { hint: &'static str },
+    #[error("cannot read the standard input: {0}")]
+    Input(io::Error),
+    #[error("after {seconds} s it is still going on: {left}")]
+    StillGoingOn { seconds: u64, left: String },
+    #[error("nothing was changed: it was not confirmed")]
+    NotConfirmed,
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
 }
@@ -35,6 +60,13 @@ impl Failure {
     pub(crate) fn of(address: &str, status: &tonic::Status) -> Self {
         let address = address.to_owned();
         let detail = status.message().to_owned();
+        if let Some(hint) = status.metadata().get(HINT) {
+            return Self::Operation {
+                detail,
+                hint: hint.to_str().unwrap_or_default().to_owned(),
+                misused: status.code() == Code::InvalidArgument,
+            };
+        }
         match status.code() {
             Code::FailedPrecondition => Self::NotJoined { address, detail },
             // A node that says so itself has been reached.
@@ -72,13 +104,23 @@ impl Failure {
             ),
             Self::NoDocument { .. } => Some("`abidectl metadata get` lists the keys".to_owned()),
             Self::AlreadyProvisioned { .. } => Some("`abidectl status` shows it".to_owned()),
-            Self::Refused { .. } | Self::Output(_) => None,
+            Self::Operation { hint, .. } => Some(hint.clone()),
+            Self::NotJson { .. } => Some("quote it for the shell, or give - and the text on the standard input".to_owned()),
+            Self::Patch { key, .. } => Some(format!("`abidectl metadata get {key}` shows the document")),
+            Self::NoChange { hint } => Some((*hint).to_owned()),
+            Self::StillGoingOn { .. } => Some("it goes on by itself; the same command follows it again".to_owned()),
+            Self::NotConfirmed => Some("`--yes` confirms without a question".to_owned()),
+            Self::Refused { .. } | Self::Output(_) | Self::Input(_) => None,
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Address { .. } | Self::InvocationId { .. } => 2,
+            Self::Address { .. }
+            | Self::InvocationId { .. }
+            | Self::NotJson { .. }
+            | Self::NoChange { .. }
+            | Self::Operation { misused: true, .. } => 2,
             Self::Unreachable { .. }
             | Self::NotJoined { .. }
             | Self::NotServing { .. }
@@ -86,6 +128,11 @@ impl Failure {
             | Self::NoPartition { .. }
             | Self::NoDocument { .. }
             | Self::AlreadyProvisioned { .. }
+            | Self::NotConfirmed
+            | Self::Operation { misused: false, .. }
+            | Self::Patch { .. }
+            | Self::Input(_)
+            | Self::StillGoingOn { .. }
             | Self::Output(_) => 1,
         }
     }

@@ -1,10 +1,13 @@
-//! The operators' command line: asks any node about the cluster.
+//! The operators' command line: asks any node about the cluster, and changes it through any node.
 
 mod cli;
 mod client;
 mod commands;
+mod confirm;
 mod failure;
+mod json_patch;
 mod output;
+mod select;
 
 use std::process::ExitCode;
 

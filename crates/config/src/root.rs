@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use abide_types::Role;
+use abide_types::{ReplicationWish, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::invocations::RetryPolicy;
@@ -14,7 +14,7 @@ use crate::listening::{AdminConfig, IngressConfig, ListenMode};
 use crate::metadata::{MetadataClientConfig, MetadataServerConfig};
 use crate::networking::NetworkingConfig;
 use crate::storage::LogServerConfig;
-use crate::text::{ByteCount, duration, duration_option, ip, roles};
+use crate::text::{ByteCount, duration, duration_option, ip, replication, roles};
 use crate::validate::strip_address;
 use crate::worker::WorkerConfig;
 
@@ -41,8 +41,11 @@ pub struct Config {
     /// and cost idle work.
     pub default_num_partitions: u16,
     /// Disks that hold a record before it counts in a new cluster. More survive more failures and wait for
-    /// more disks; 0 is two with three or more nodes, else one.
-    pub default_replication: u8,
+    /// more disks; 0 is two with three or more nodes, else one. Of *2n − 1* replicas *n* have to hold it;
+    /// `{zone = 2, node = 3}` says instead how many replicas there are and in how many zones (or regions) at least,
+    /// and a majority of them has to.
+    #[serde(with = "replication")]
+    pub default_replication: ReplicationWish,
     /// Threads that do the node's work; unset takes one for each core. What blocks on a disk has others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_thread_pool_size: Option<NonZeroUsize>,
@@ -132,7 +135,7 @@ impl Default for Config {
             base_dir: PathBuf::from("abide-data"),
             auto_provision: true,
             default_num_partitions: 24,
-            default_replication: 0,
+            default_replication: ReplicationWish::default(),
             default_thread_pool_size: None,
             initialization_timeout: Duration::from_secs(5 * 60),
             shutdown_timeout: Duration::from_secs(60),

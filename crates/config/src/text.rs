@@ -64,6 +64,49 @@ pub(crate) mod duration_option {
     }
 }
 
+/// For `#[serde(with)]` on a replication: a number, a table, or either of them as text.
+pub(crate) mod replication {
+    use std::collections::BTreeMap;
+
+    use abide_types::ReplicationWish;
+
+    use super::{Deserialize, Deserializer, Serializer, de};
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "a replication is a number from 0 to 9, or like {zone = 2, node = 3}"
+    )]
+    enum Written {
+        Number(i64),
+        Text(String),
+        Table(BTreeMap<String, i64>),
+    }
+
+    pub fn serialize<S: Serializer>(wish: &ReplicationWish, to: S) -> Result<S::Ok, S::Error> {
+        if ReplicationWish::of_quorum(wish.write_quorum) == Some(*wish) {
+            to.serialize_u8(wish.write_quorum)
+        } else {
+            to.collect_str(wish)
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ReplicationWish, D::Error> {
+        let text = match Written::deserialize(from)? {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+            Written::Table(fields) => {
+                let fields: Vec<String> = fields
+                    .into_iter()
+                    .map(|(name, number)| format!("{name}: {number}"))
+                    .collect();
+                format!("{{{}}}", fields.join(", "))
+            }
+        };
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
 /// For `#[serde(with)]` on an address: the library's own error leaves the value out.
 pub(crate) mod ip {
     use std::net::IpAddr;

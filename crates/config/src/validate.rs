@@ -89,12 +89,6 @@ impl Config {
             "default-num-partitions",
             0,
             "use 1 to 65535",
-        )?;
-        check(
-            self.default_replication <= 9,
-            "default-replication",
-            self.default_replication,
-            "use 0 (automatic) to 9",
         )
     }
 

@@ -177,6 +177,7 @@ fn value_of(types: &BTreeMap<String, Type>, kind: &str) -> String {
         "IpAddr" => "IP address",
         "SocketAddr" => "`ip:port`",
         "BTreeMap<String, String>" => "table of texts",
+        "ReplicationWish" => "number, or like `{zone = 2, node = 3}`",
         number if number.starts_with(['u', 'f']) || number.starts_with("NonZero") => "number",
         other => panic!("say here how a value of {other} is written"),
     }

@@ -9,6 +9,11 @@ use abide_types::{Epoch, Generation, NodeId, NodeIncarnation, PartitionId};
 pub struct Cluster {
     /// Copies of each partition; `None` goes by the size of the cluster: three, or as many as there are nodes.
     pub replicas: Option<usize>,
+    /// Copies on disk that commit a record; `None` is a majority of the replicas.
+    pub write_quorum: Option<usize>,
+    /// Over how many zones and regions the replicas of a partition have to be spread, as far as there are nodes in
+    /// so many.
+    pub spread: Spread,
     /// How many partitions there are.
     pub partitions: u16,
     /// Members, dead ones included.
@@ -17,8 +22,33 @@ pub struct Cluster {
     pub table: BTreeMap<PartitionId, Placement>,
     /// Replicas that have not caught up: they lead only when nobody else can.
     pub behind: BTreeSet<(PartitionId, NodeId)>,
+    /// Replicas of which it was heard that they have all there is. What is in neither set did not say so far: it
+    /// may lead if need be, but nobody gives a copy up for it.
+    pub caught_up: BTreeSet<(PartitionId, NodeId)>,
+    /// What operators want.
+    pub rules: BTreeMap<PartitionId, Rule>,
     /// What may be moved for balance alone.
     pub budget: Budget,
+}
+
+/// Over how many places replicas are spread at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// Zones.
+    pub zones: usize,
+    /// Regions.
+    pub regions: usize,
+}
+
+/// What operators want of one partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Who leads whenever it can.
+    pub pinned: Option<NodeId>,
+    /// The leader stays for as long as it can lead, however unbalanced that is.
+    pub leadership_frozen: bool,
+    /// The replica set stays, whatever becomes of its nodes.
+    pub placement_frozen: bool,
 }
 
 /// One node of the cluster.
@@ -81,6 +111,21 @@ pub struct Placement {
     pub leader: Option<NodeIncarnation>,
     /// Distinct nodes.
     pub replicas: Vec<NodeId>,
+    /// Who of them stays when all of these have caught up; empty when all stay.
+    pub next: Vec<NodeId>,
+    /// Copies that commit a record; 0 in placements of earlier versions, which did not say.
+    pub write_quorum: usize,
+}
+
+impl Placement {
+    /// The replicas that it is to have in the end.
+    pub fn goal(&self) -> &[NodeId] {
+        if self.next.is_empty() {
+            &self.replicas
+        } else {
+            &self.next
+        }
+    }
 }
 
 /// How much a plan may move without need, for balance alone.
@@ -128,6 +173,36 @@ impl Cluster {
                 && !member.leaving
                 && !member.health.is_dead()
         })
+    }
+
+    /// Whether `node` is a replica of `partition` in the table and has all that the others have.
+    pub fn is_settled(&self, partition: PartitionId, node: NodeId) -> bool {
+        let placed = self
+            .table
+            .get(&partition)
+            .is_some_and(|placement| placement.replicas.contains(&node));
+        let answers = self
+            .nodes
+            .get(&node)
+            .is_some_and(|member| member.health.answers());
+        placed
+            && answers
+            && self.caught_up.contains(&(partition, node))
+            && !self.behind.contains(&(partition, node))
+    }
+
+    /// What operators want of `partition`.
+    pub fn rule(&self, partition: PartitionId) -> Rule {
+        self.rules.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// The write quorum of a segment with so many replicas.
+    pub fn quorum_of(&self, replicas: usize) -> usize {
+        let quorum = match self.write_quorum {
+            Some(configured) => configured.min(replicas),
+            None => replicas / 2 + 1,
+        };
+        quorum.max(1)
     }
 
     /// How many replicas each partition should have now.

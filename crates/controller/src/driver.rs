@@ -4,11 +4,14 @@
 //! anything. There is no election of its own and no state to hand over: a new one plans from what it sees. Nothing
 //! is polled; the task sleeps until something happens or some silence grows too long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use abide_metadata::{CommitError, Metadata, MetadataServer, NodeState, Txn, View};
+use abide_metadata::{
+    ClusterDocument, CommitError, Document as _, Metadata, MetadataServer, NodeState, Nodes, Txn,
+    View,
+};
 use abide_rpc::{Fabric, PeerState};
 use abide_types::{NodeId, NodeIncarnation, PartitionId, Role};
 use tokio::sync::watch;
@@ -16,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Budget, Cluster, Health, Placement};
+use crate::features;
 use crate::liveness::{Detector, LivenessOptions};
-use crate::picture::{self, Reports};
+use crate::picture::{self, ReplicaReport, Reports};
 use crate::plan::plan;
 
 /// How the cluster is governed.
@@ -95,12 +99,12 @@ impl Controller {
         });
     }
 
-    /// A node said which of its replicas have not caught up.
-    pub fn behind(&self, node: NodeIncarnation, partitions: BTreeSet<PartitionId>) {
+    /// A node said how its replicas fare.
+    pub fn replicas(&self, node: NodeIncarnation, report: ReplicaReport) {
         self.reports.send_if_modified(|reports| {
             reports.forget_others(node);
-            reports.behind.get(&node) != Some(&partitions) && {
-                reports.behind.insert(node, partitions);
+            reports.replicas.get(&node) != Some(&report) && {
+                reports.replicas.insert(node, report);
                 true
             }
         });
@@ -231,6 +235,13 @@ impl Driver {
         }
         let health = Arc::clone(&self.health.borrow());
         let mut cluster = picture::cluster(view, &health, reports)?;
+        let due = view
+            .cluster
+            .as_ref()
+            .and_then(|document| features::due(document, &view.nodes));
+        if let Some(document) = due {
+            return self.switch_on(view, &document).await;
+        }
         if let Some(until) = self.waits_for_nodes(now, since, &cluster, view) {
             return until;
         }
@@ -307,6 +318,29 @@ impl Driver {
         let until = self.born + self.options.liveness.boot_grace;
         let unsure = health.values().any(|health| *health == Health::Suspect);
         (unsure && now < until).then_some(until)
+    }
+
+    /// Puts what all members know in force. Who joined meanwhile and does not know it makes this fail.
+    async fn switch_on(&mut self, view: &View, document: &ClusterDocument) -> Option<Instant> {
+        let wait = self.options.commit_timeout;
+        let txn = Txn::new()
+            .expect(Nodes::KEY, view.nodes.version)
+            .replace(document);
+        match tokio::time::timeout(wait, self.metadata.commit(txn)).await {
+            Ok(Ok(version)) => {
+                tracing::info!(
+                    state_machine = document.state_machine_in_force(),
+                    features = ?document.features,
+                    "switched on what all nodes know"
+                );
+                if self.metadata.view_at_least(version, wait).await.is_err() {
+                    return self.pause();
+                }
+                None
+            }
+            // The conflict shows in the view before long; there is no hurry.
+            _ => self.pause(),
+        }
     }
 
     async fn commit(

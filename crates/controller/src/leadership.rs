@@ -32,7 +32,8 @@ impl<'a> Leadership<'a> {
     pub(crate) fn settle(mut self) -> BTreeMap<PartitionId, NodeIncarnation> {
         let replicas = self.replicas;
         for partition in replicas.keys() {
-            if let Some(leader) = self.in_office(*partition) {
+            let pinned = self.pinned(*partition);
+            if let Some(leader) = pinned.or_else(|| self.in_office(*partition)) {
                 self.appoint(*partition, leader);
             }
         }
@@ -48,6 +49,18 @@ impl<'a> Leadership<'a> {
         self.leaders
     }
 
+    /// Whom an operator wants to lead, if it can without anybody noticing.
+    fn pinned(&self, partition: PartitionId) -> Option<NodeIncarnation> {
+        let node = self.cluster.rule(partition).pinned?;
+        let leader = self.incarnation(node)?;
+        let current = self.cluster.table.get(&partition)?.leader;
+        let leads = current == Some(leader) && self.in_office(partition).is_some();
+        let takes_over = self.replicas[&partition].contains(&node)
+            && self.takes_over(partition, node)
+            && self.cluster.is_settled(partition, node);
+        (leads || takes_over).then_some(leader)
+    }
+
     fn in_office(&self, partition: PartitionId) -> Option<NodeIncarnation> {
         let leader = self.cluster.table.get(&partition)?.leader?;
         let stays = self.cluster.leads(leader) && self.replicas[&partition].contains(&leader.node);
@@ -57,6 +70,7 @@ impl<'a> Leadership<'a> {
     /// The replica that leads soonest, then the one that leads least.
     fn elect(&self, partition: PartitionId) -> Option<NodeIncarnation> {
         let set = &self.replicas[&partition];
+        let pinned = self.cluster.rule(partition).pinned;
         let best = set
             .iter()
             .copied()
@@ -65,12 +79,30 @@ impl<'a> Leadership<'a> {
                 (
                     self.is_fresh(partition, *node),
                     self.cluster.behind.contains(&(partition, *node)),
+                    !self.cluster.is_settled(partition, *node),
+                    Some(*node) != pinned,
                     self.load[node],
                     *node,
                 )
             });
+        let ready = best.is_some_and(|node| self.cluster.is_settled(partition, node));
+        if !ready && let Some(leader) = self.drained_leader(partition) {
+            return Some(leader);
+        }
         best.or_else(|| self.stand_in(partition))
             .and_then(|node| self.incarnation(node))
+    }
+
+    /// A leader whose node is to be emptied and does not stop by itself: it leads until another has caught up.
+    fn drained_leader(&self, partition: PartitionId) -> Option<NodeIncarnation> {
+        let leader = self.cluster.table.get(&partition)?.leader?;
+        let member = self.cluster.nodes.get(&leader.node)?;
+        let stays = self.replicas[&partition].contains(&leader.node)
+            && member.generation == leader.generation
+            && !member.eligible
+            && !member.leaving
+            && !member.health.is_dead();
+        stays.then_some(leader)
     }
 
     /// Nobody is there who should lead. One who is about to go, or to be emptied, still serves until then; the
@@ -162,7 +194,11 @@ impl<'a> Leadership<'a> {
         let led = self
             .leaders
             .iter()
-            .filter(|(partition, leader)| leader.node == node && !touched.contains(partition));
+            .filter(|(partition, leader)| leader.node == node && !touched.contains(partition))
+            .filter(|(partition, _)| {
+                let rule = self.cluster.rule(**partition);
+                !rule.leadership_frozen && rule.pinned != Some(node)
+            });
         led.flat_map(|(partition, _)| {
             self.replicas[partition]
                 .iter()
@@ -176,7 +212,14 @@ impl<'a> Leadership<'a> {
         self.cluster.takes_replicas(node)
             && self.cluster.nodes[&node].health == Health::Stable
             && !self.is_fresh(partition, node)
+            && !self.is_departing(partition, node)
             && !self.cluster.behind.contains(&(partition, node))
+    }
+
+    /// Whether `node` has its replica only until others have caught up.
+    fn is_departing(&self, partition: PartitionId, node: NodeId) -> bool {
+        let placement = self.cluster.table.get(&partition);
+        placement.is_some_and(|placement| !placement.goal().contains(&node))
     }
 
     /// Whether `node` gets its replica only now and has the whole log before it.

@@ -6,13 +6,16 @@
 
 mod cluster;
 mod driver;
+mod features;
 mod leadership;
 mod liveness;
 mod picture;
 mod plan;
 mod replicas;
+mod step;
 
-pub use cluster::{Budget, Cluster, Health, Member, Placement};
+pub use cluster::{Budget, Cluster, Health, Member, Placement, Rule, Spread};
 pub use driver::{Controller, ControllerOptions, ControllerParts};
 pub use liveness::{Contact, Detector, LivenessOptions};
+pub use picture::ReplicaReport;
 pub use plan::plan;

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use abide_metadata::{NodeState, PartitionEntry, PartitionTable, View};
+use abide_metadata::{NodeState, PartitionEntry, PartitionRule, PartitionTable, View};
 use abide_rpc::PeerState;
 use abide_types::{NodeId, NodeIncarnation, PartitionId, Role};
 
-use crate::cluster::{Budget, Cluster, Health, Member, Placement};
+use crate::cluster::{Budget, Cluster, Health, Member, Placement, Rule, Spread};
 use crate::liveness::Contact;
 
 /// What nodes say of themselves, as far as it was heard.
@@ -16,8 +16,17 @@ use crate::liveness::Contact;
 pub(crate) struct Reports {
     /// They are about to stop.
     pub(crate) leaving: BTreeSet<NodeIncarnation>,
-    /// Their replicas of these have not caught up.
-    pub(crate) behind: BTreeMap<NodeIncarnation, BTreeSet<PartitionId>>,
+    /// How their replicas fare.
+    pub(crate) replicas: BTreeMap<NodeIncarnation, ReplicaReport>,
+}
+
+/// How the replicas of one node fare.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplicaReport {
+    /// These have not caught up.
+    pub behind: BTreeSet<PartitionId>,
+    /// These have all there is.
+    pub caught_up: BTreeSet<PartitionId>,
 }
 
 impl Reports {
@@ -25,7 +34,7 @@ impl Reports {
     pub(crate) fn forget_others(&mut self, of: NodeIncarnation) {
         self.leaving
             .retain(|other| other.node != of.node || *other == of);
-        self.behind
+        self.replicas
             .retain(|other, _| other.node != of.node || *other == of);
     }
 }
@@ -70,6 +79,7 @@ pub(crate) fn cluster(
     let document = view.cluster.as_ref()?;
     let mut nodes = BTreeMap::new();
     let mut behind = BTreeSet::new();
+    let mut caught_up = BTreeSet::new();
     for (node, entry) in view.nodes.members() {
         let incarnation = entry.incarnation(node);
         let hosts = [Role::Worker, Role::LogServer]
@@ -85,19 +95,33 @@ pub(crate) fn cluster(
                 health: health.get(&node).copied().unwrap_or(Health::Suspect),
             },
         );
-        let late = reports.behind.get(&incarnation).into_iter().flatten();
-        behind.extend(late.map(|partition| (*partition, node)));
+        if let Some(report) = reports.replicas.get(&incarnation) {
+            let of = |partition: &PartitionId| (*partition, node);
+            behind.extend(report.behind.iter().map(of));
+            caught_up.extend(report.caught_up.iter().map(of));
+        }
     }
     let table = view.partition_table.partitions.iter();
-    let replicas = usize::from(document.replication.replicas);
+    let replication = document.replication;
+    let configured = |count: u8| (count > 0).then_some(usize::from(count));
+    let rules = view.partition_rules.partitions.iter();
     Some(Cluster {
-        replicas: (replicas > 0).then_some(replicas),
+        replicas: configured(replication.replicas),
+        write_quorum: configured(replication.write_quorum),
+        spread: Spread {
+            zones: replication.zones.into(),
+            regions: replication.regions.into(),
+        },
+        rules: rules
+            .map(|(partition, wanted)| (*partition, rule(wanted)))
+            .collect(),
         partitions: document.partitions,
         nodes,
         table: table
             .map(|(partition, entry)| (*partition, placement(entry)))
             .collect(),
         behind,
+        caught_up,
         budget: Budget::NONE,
     })
 }
@@ -107,6 +131,16 @@ fn placement(entry: &PartitionEntry) -> Placement {
         epoch: entry.epoch,
         leader: entry.leader,
         replicas: entry.replicas.clone(),
+        next: entry.next.clone(),
+        write_quorum: entry.write_quorum.into(),
+    }
+}
+
+fn rule(wanted: &PartitionRule) -> Rule {
+    Rule {
+        pinned: wanted.pinned,
+        leadership_frozen: wanted.leadership_frozen.is_some(),
+        placement_frozen: wanted.placement_frozen.is_some(),
     }
 }
 
@@ -123,6 +157,8 @@ pub(crate) fn changed(
                 epoch: placement.epoch,
                 leader: placement.leader,
                 replicas: placement.replicas.clone(),
+                next: placement.next.clone(),
+                write_quorum: u8::try_from(placement.write_quorum).unwrap_or(u8::MAX),
             },
         );
     }

@@ -8,7 +8,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::{Budget, Health, Member};
+use crate::cluster::{Budget, Health, Member, Rule};
 
 /// A cluster whose table follows its plans, told what happens to its nodes.
 #[derive(Debug, Default)]
@@ -56,17 +56,38 @@ impl Scene {
         self.member(node).health = health;
     }
 
+    /// Every replica in reach says how it fares.
+    fn hear(&mut self) {
+        let cluster = &mut self.cluster;
+        cluster.caught_up.clear();
+        for (partition, placement) in &cluster.table {
+            for node in &placement.replicas {
+                let place = (*partition, *node);
+                let alive = (cluster.nodes.get(node)).is_some_and(|node| node.health.answers());
+                if alive && !cluster.behind.contains(&place) {
+                    cluster.caught_up.insert(place);
+                }
+            }
+        }
+    }
+
     /// Applies one plan and says what it did.
     fn step(&mut self) -> String {
+        self.hear();
         let mut text = String::new();
         for (partition, placement) in plan(&self.cluster) {
             let replicas: Vec<String> = placement.replicas.iter().map(NodeId::to_string).collect();
             let leader = placement
                 .leader
                 .map_or("-".to_owned(), |leader| leader.to_string());
+            let next: Vec<String> = placement.next.iter().map(NodeId::to_string).collect();
+            let next = match next.as_slice() {
+                [] => String::new(),
+                next => format!(", then {}", next.join(" ")),
+            };
             let _ = writeln!(
                 text,
-                "{partition} {} {leader} of {}",
+                "{partition} {} {leader} of {}{next}",
                 placement.epoch,
                 replicas.join(" ")
             );
@@ -77,6 +98,30 @@ impl Scene {
 
     fn check(&mut self, expected: Expect) {
         expected.assert_eq(&self.step());
+    }
+
+    fn rule(&mut self, partition: u16) -> &mut Rule {
+        self.cluster
+            .rules
+            .entry(PartitionId(partition))
+            .or_default()
+    }
+
+    fn behind(&mut self, partition: u16, node: u32) {
+        let place = (PartitionId(partition), id(node));
+        self.cluster.behind.insert(place);
+    }
+
+    /// Nodes in these places, all of them stable.
+    fn located(partitions: u16, locations: &[&str]) -> Self {
+        let mut scene = Self::default();
+        scene.cluster.partitions = partitions;
+        for (node, location) in (1..).zip(locations) {
+            scene.start(node);
+            scene.settled(node);
+            scene.member(node).location = (*location).to_owned();
+        }
+        scene
     }
 
     fn led(&self) -> BTreeMap<NodeId, usize> {
@@ -194,21 +239,14 @@ fn a_lost_node_is_replaced_and_a_drained_one_emptied() {
     scene.settled(1);
     scene.member(4).eligible = false;
     scene.check(expect![[r#"
-        0 e4 N3:1 of N1 N2 N3
-        1 e3 N2:1 of N1 N2 N3
+        0 e4 N3:1 of N1 N2 N3 N4, then N1 N2 N3
+        1 e3 N2:1 of N1 N2 N3 N4, then N1 N2 N3
     "#]]);
 }
 
 #[test]
 fn replicas_are_spread_over_zones_then_regions() {
-    let mut scene = Scene::default();
-    scene.cluster.partitions = 1;
-    let locations = ["eu.a", "eu.a", "eu.b", "us.a"];
-    for (node, location) in (1..).zip(locations) {
-        scene.start(node);
-        scene.settled(node);
-        scene.member(node).location = location.to_owned();
-    }
+    let mut scene = Scene::located(1, &["eu.a", "eu.a", "eu.b", "us.a"]);
     scene.check(expect![[r#"
         0 e1 N1:1 of N1 N3 N4
     "#]]);
@@ -222,12 +260,14 @@ fn a_node_that_joins_gets_replicas_and_leaders_without_a_command() {
     scene.settled(4);
     scene.cluster.budget = Budget::UNLIMITED;
     scene.check(expect![[r#"
-        0 e2 N1:1 of N1 N2 N4
-        1 e2 N2:1 of N2 N3 N4
-        2 e2 N3:1 of N1 N3 N4
+        0 e2 N1:1 of N1 N2 N3 N4, then N1 N2 N4
+        1 e2 N2:1 of N1 N2 N3 N4, then N2 N3 N4
+        2 e2 N3:1 of N1 N2 N3 N4, then N1 N3 N4
     "#]]);
     scene.check(expect![[r#"
         0 e3 N4:1 of N1 N2 N4
+        1 e3 N2:1 of N2 N3 N4
+        2 e3 N3:1 of N1 N3 N4
     "#]]);
     scene.check(expect![""]);
 }
@@ -247,6 +287,208 @@ fn a_cluster_grows_from_one_node() {
     "#]]);
 }
 
+#[test]
+fn a_replica_goes_only_when_those_that_stay_have_caught_up() {
+    let mut scene = Scene::new(1, 3);
+    scene.cluster.replicas = Some(1);
+    scene.check(expect![[r#"
+        0 e1 N1:1 of N1
+    "#]]);
+    scene.member(1).eligible = false;
+    scene.behind(0, 2);
+    scene.check(expect![[r#"
+        0 e2 N1:1 of N1 N2, then N2
+    "#]]);
+    // It lags: the drained leader goes on.
+    scene.check(expect![""]);
+    scene.cluster.behind.clear();
+    scene.check(expect![[r#"
+        0 e3 N2:1 of N2
+    "#]]);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn of_a_cluster_that_grows_every_copy_is_there_before_one_goes() {
+    let mut scene = Scene::new(1, 5);
+    scene.step();
+    scene.cluster.replicas = Some(5);
+    scene.cluster.write_quorum = Some(3);
+    scene.check(expect![[r#"
+        0 e2 N1:1 of N1 N2 N3 N4 N5
+    "#]]);
+    scene.cluster.replicas = Some(3);
+    scene.cluster.write_quorum = Some(2);
+    scene.check(expect![[r#"
+        0 e3 N1:1 of N1 N2 N3
+    "#]]);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn another_write_quorum_takes_an_epoch_and_nothing_else() {
+    let mut scene = Scene::new(1, 3);
+    scene.step();
+    scene.cluster.write_quorum = Some(3);
+    scene.check(expect![[r#"
+        0 e2 N1:1 of N1 N2 N3
+    "#]]);
+    assert_eq!(scene.cluster.table[&PartitionId(0)].write_quorum, 3);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn five_nodes_become_three() {
+    let mut scene = Scene::new(3, 5);
+    scene.step();
+    scene.member(4).eligible = false;
+    scene.member(5).eligible = false;
+    scene.check(expect![[r#"
+        1 e2 N1:1 of N1 N2 N3 N4 N5, then N1 N2 N3
+        2 e2 N2:1 of N1 N2 N3 N4, then N1 N2 N3
+    "#]]);
+    scene.check(expect![[r#"
+        1 e3 N1:1 of N1 N2 N3
+        2 e3 N2:1 of N1 N2 N3
+    "#]]);
+    scene.check(expect![""]);
+    let left = |node: u32| {
+        let table = &scene.cluster.table;
+        table
+            .values()
+            .any(|placement| placement.replicas.contains(&id(node)))
+    };
+    assert!(!left(4) && !left(5));
+}
+
+#[test]
+fn a_pinned_leader_comes_back_and_balance_leaves_it_alone() {
+    let mut scene = Scene::new(3, 3);
+    scene.step();
+    scene.cluster.budget = Budget::UNLIMITED;
+    for partition in 0..3 {
+        scene.rule(partition).pinned = Some(id(3));
+    }
+    scene.check(expect![[r#"
+        0 e2 N3:1 of N1 N2 N3
+        1 e2 N3:1 of N1 N2 N3
+    "#]]);
+    scene.health(3, Health::Dead);
+    scene.check(expect![[r#"
+        0 e3 N1:1 of N1 N2 N3
+        1 e3 N2:1 of N1 N2 N3
+        2 e2 N1:1 of N1 N2 N3
+    "#]]);
+    scene.start(3);
+    // It is not given anything before it is stable, nor what it has not caught up with.
+    scene.check(expect![""]);
+    scene.settled(3);
+    scene.behind(1, 3);
+    scene.check(expect![[r#"
+        0 e4 N3:2 of N1 N2 N3
+        2 e3 N3:2 of N1 N2 N3
+    "#]]);
+    scene.cluster.behind.clear();
+    scene.check(expect![[r#"
+        1 e4 N3:2 of N1 N2 N3
+    "#]]);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn a_frozen_leader_moves_only_when_it_has_to() {
+    let mut scene = Scene::new(4, 2);
+    scene.cluster.replicas = Some(2);
+    scene.step();
+    for partition in 0..4 {
+        scene.rule(partition).leadership_frozen = true;
+    }
+    scene.health(1, Health::Dead);
+    scene.check(expect![[r#"
+        0 e2 N2:1 of N1 N2
+        2 e2 N2:1 of N1 N2
+    "#]]);
+    scene.start(1);
+    scene.settled(1);
+    scene.cluster.budget = Budget::UNLIMITED;
+    scene.check(expect![""]);
+    scene.rule(0).leadership_frozen = false;
+    scene.check(expect![[r#"
+        0 e3 N1:2 of N1 N2
+    "#]]);
+}
+
+#[test]
+fn a_frozen_placement_stays_whatever_becomes_of_its_nodes() {
+    let mut scene = Scene::new(2, 4);
+    scene.step();
+    scene.rule(0).placement_frozen = true;
+    scene.health(1, Health::Lost);
+    scene.check(expect![[r#"
+        0 e2 N3:1 of N1 N2 N3
+        1 e2 N2:1 of N2 N3 N4
+    "#]]);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn replicas_move_until_they_are_in_as_many_zones_as_demanded() {
+    let mut scene = Scene::located(2, &["eu.a", "eu.a", "eu.a"]);
+    scene.cluster.spread.zones = 2;
+    scene.check(expect![[r#"
+        0 e1 N1:1 of N1 N2 N3
+        1 e1 N2:1 of N1 N2 N3
+    "#]]);
+    // There is no other zone: it stays as it is.
+    scene.check(expect![""]);
+    scene.start(4);
+    scene.settled(4);
+    scene.member(4).location = "eu.b".to_owned();
+    scene.check(expect![[r#"
+        0 e2 N1:1 of N1 N2 N3 N4, then N1 N2 N4
+        1 e2 N2:1 of N1 N2 N3 N4, then N1 N2 N4
+    "#]]);
+    scene.check(expect![[r#"
+        0 e3 N1:1 of N1 N2 N4
+        1 e3 N2:1 of N1 N2 N4
+    "#]]);
+    scene.check(expect![""]);
+}
+
+#[test]
+fn regions_come_before_zones() {
+    let mut scene = Scene::located(1, &["eu.a", "eu.b", "eu.c", "us.a"]);
+    scene.cluster.replicas = Some(3);
+    scene.step();
+    scene.health(4, Health::Lost);
+    scene.step();
+    scene.start(4);
+    scene.settled(4);
+    scene.check(expect![""]);
+    scene.cluster.spread.regions = 2;
+    scene.check(expect![[r#"
+        0 e3 N1:1 of N1 N2 N3 N4, then N1 N2 N4
+    "#]]);
+    scene.check(expect![[r#"
+        0 e4 N1:1 of N1 N2 N4
+    "#]]);
+}
+
+#[test]
+fn few_partitions_exchange_replicas_at_a_time() {
+    let mut scene = Scene::new(20, 4);
+    scene.cluster.replicas = Some(1);
+    scene.step();
+    for node in 1..4 {
+        scene.member(node).eligible = false;
+    }
+    let moving = scene.step().lines().count();
+    assert_eq!(moving, 8);
+    scene.step();
+    let moving: Vec<usize> = (0..4).map(|_| scene.step().lines().count()).collect();
+    assert!(moving.iter().all(|moving| *moving <= 8), "{moving:?}");
+}
+
 /// What may happen to a cluster.
 #[derive(Debug, Clone)]
 enum Event {
@@ -261,6 +503,7 @@ enum Event {
     CaughtUp,
     Budget(usize, usize),
     Replicas(usize),
+    Quorum(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -277,6 +520,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::CaughtUp),
         2 => (0usize..4, 0usize..3).prop_map(|(leaders, replicas)| Event::Budget(leaders, replicas)),
         1 => (1usize..5).prop_map(Event::Replicas),
+        1 => (1usize..4).prop_map(Event::Quorum),
     ]
 }
 
@@ -298,11 +542,13 @@ impl Scene {
             Event::CaughtUp => self.cluster.behind.clear(),
             Event::Budget(leaders, replicas) => self.cluster.budget = Budget { leaders, replicas },
             Event::Replicas(replicas) => self.cluster.replicas = Some(replicas),
+            Event::Quorum(quorum) => self.cluster.write_quorum = Some(quorum),
         }
     }
 
     /// One plan, held against the rules.
     fn checked_step(&mut self) -> Result<bool, TestCaseError> {
+        self.hear();
         let changes = plan(&self.cluster);
         prop_assert_eq!(
             &changes,
@@ -329,6 +575,7 @@ impl Scene {
                 .filter(|node| !before.replicas.contains(node))
                 .collect();
             prop_assert!(new.iter().all(|node| self.cluster.takes_replicas(**node)));
+            self.check_exchange(*partition, &before, placement)?;
             let leader = placement.leader.unwrap();
             prop_assert!(placement.replicas.contains(&leader.node));
             let member = &self.cluster.nodes[&leader.node];
@@ -347,6 +594,28 @@ impl Scene {
         Ok(changed)
     }
 
+    /// No copy that can be reached is given up before enough others are there.
+    fn check_exchange(
+        &self,
+        partition: PartitionId,
+        before: &Placement,
+        after: &Placement,
+    ) -> Result<(), TestCaseError> {
+        let settled = |node: &&NodeId| self.cluster.is_settled(partition, **node);
+        let given_up = (before.replicas.iter())
+            .filter(|node| !after.replicas.contains(node))
+            .filter(settled)
+            .count();
+        let kept = after.replicas.iter().filter(settled).count();
+        prop_assert!(
+            given_up == 0 || after.write_quorum <= kept,
+            "{partition}: {before:?} became {after:?}"
+        );
+        let goal = after.goal();
+        prop_assert!(goal.iter().all(|node| after.replicas.contains(node)));
+        Ok(())
+    }
+
     /// Whether `placement` breaks a rule by itself.
     fn has_reason(&self, placement: &Placement) -> bool {
         let kept = placement
@@ -357,7 +626,10 @@ impl Scene {
         let led = placement
             .leader
             .is_some_and(|leader: NodeIncarnation| self.cluster.leads(leader));
-        !led || kept != self.cluster.replicas_wanted() || kept != placement.replicas.len()
+        !led || kept != self.cluster.replicas_wanted()
+            || kept != placement.replicas.len()
+            || !placement.next.is_empty()
+            || placement.write_quorum != self.cluster.quorum_of(kept)
     }
 
     /// Plans until nothing changes.
@@ -416,6 +688,7 @@ proptest! {
         }
         scene.cluster.behind.clear();
         scene.cluster.replicas = None;
+        scene.cluster.write_quorum = None;
         scene.cluster.budget = Budget { leaders: 2, replicas: 2 };
         scene.settle()?;
         let led = scene.led();

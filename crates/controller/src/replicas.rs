@@ -1,10 +1,12 @@
-//! Which nodes hold a replica of each partition: what is there stays unless it has to go.
+//! Which nodes are to hold a replica of each partition in the end: what is there stays unless it has to go. How one
+//! gets there is in [`crate::step`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use abide_types::{NodeId, PartitionId};
 
 use crate::cluster::{Cluster, Health};
+use crate::step::exchanges;
 
 /// Replica sets in the making.
 pub(crate) struct Replicas<'a> {
@@ -28,7 +30,7 @@ impl<'a> Replicas<'a> {
             let set = cluster
                 .table
                 .get(&partition)
-                .map(|placement| placement.replicas.clone())
+                .map(|placement| placement.goal().to_vec())
                 .unwrap_or_default();
             for node in &set {
                 if let Some(count) = load.get_mut(node) {
@@ -47,11 +49,20 @@ impl<'a> Replicas<'a> {
 
     pub(crate) fn settle(mut self) -> BTreeMap<PartitionId, Vec<NodeId>> {
         for partition in (0..self.cluster.partitions).map(PartitionId) {
+            if self.is_frozen(partition) {
+                continue;
+            }
             self.fill(partition);
+            self.spread(partition);
             self.shrink(partition);
         }
         self.balance();
         self.sets
+    }
+
+    /// One that was never placed is placed, however frozen.
+    fn is_frozen(&self, partition: PartitionId) -> bool {
+        self.cluster.rule(partition).placement_frozen && !self.sets[&partition].is_empty()
     }
 
     /// Adds replicas until there are as many as wanted on nodes that keep them.
@@ -70,6 +81,73 @@ impl<'a> Replicas<'a> {
             };
             self.add(partition, node);
         }
+    }
+
+    /// Exchanges replicas until they are in as many zones and regions as demanded, as far as there are nodes there.
+    fn spread(&mut self, partition: PartitionId) {
+        let demanded = self.cluster.spread;
+        for _ in 0..self.wanted {
+            let set = &self.sets[&partition];
+            let fresh = if self.places(set, region_of) < demanded.regions.min(self.wanted) {
+                self.elsewhere(set, region_of)
+            } else if self.places(set, zone_of) < demanded.zones.min(self.wanted) {
+                self.elsewhere(set, zone_of)
+            } else {
+                return;
+            };
+            let Some(fresh) = fresh else {
+                return;
+            };
+            let crowded = self.most_crowded(partition);
+            self.add(partition, fresh);
+            if let Some(crowded) = crowded {
+                self.remove(partition, crowded);
+            }
+        }
+    }
+
+    /// In how many places `set` is.
+    fn places(&self, set: &[NodeId], place: fn(&str) -> &str) -> usize {
+        let known: BTreeSet<&str> = set
+            .iter()
+            .filter(|node| self.cluster.keeps_replicas(**node))
+            .map(|node| place(self.location(*node)))
+            .filter(|place| !place.is_empty())
+            .collect();
+        known.len()
+    }
+
+    /// The least busy node in a place where none of `set` is.
+    fn elsewhere(&self, set: &[NodeId], place: fn(&str) -> &str) -> Option<NodeId> {
+        let taken = |at: &str| set.iter().any(|node| place(self.location(*node)) == at);
+        self.load
+            .iter()
+            .filter(|(node, _)| self.cluster.takes_replicas(**node))
+            .filter(|(node, _)| {
+                let at = place(self.location(**node));
+                !at.is_empty() && !taken(at)
+            })
+            .min_by_key(|(node, load)| (**load, **node))
+            .map(|(node, _)| *node)
+    }
+
+    /// The replica with most others around it, rather not the leader's.
+    fn most_crowded(&self, partition: PartitionId) -> Option<NodeId> {
+        let leader = self.leader(partition);
+        let pinned = self.cluster.rule(partition).pinned;
+        let set = &self.sets[&partition];
+        set.iter()
+            .copied()
+            .filter(|node| Some(*node) != pinned && self.cluster.keeps_replicas(*node))
+            .max_by_key(|node| {
+                let others: Vec<NodeId> =
+                    set.iter().copied().filter(|other| other != node).collect();
+                (
+                    self.neighbours(&others, *node),
+                    Some(*node) != leader,
+                    *node,
+                )
+            })
     }
 
     /// Takes replicas off nodes that are to be emptied, once others stand in for them, and those that are too many.
@@ -110,17 +188,18 @@ impl<'a> Replicas<'a> {
     /// The replica that is missed least: a dead one, then one on a crowded place, never the leader's.
     fn least_useful(&self, partition: PartitionId) -> Option<NodeId> {
         let leader = self.leader(partition);
+        let pinned = self.cluster.rule(partition).pinned;
         let set = &self.sets[&partition];
         set.iter()
             .copied()
-            .filter(|node| Some(*node) != leader)
+            .filter(|node| Some(*node) != leader && Some(*node) != pinned)
             .max_by_key(|node| {
                 let others: Vec<NodeId> =
                     set.iter().copied().filter(|other| other != node).collect();
                 (
                     self.health(*node),
-                    self.cluster.behind.contains(&(partition, *node)),
                     self.neighbours(&others, *node),
+                    self.cluster.behind.contains(&(partition, *node)),
                     self.load.get(node).copied(),
                     *node,
                 )
@@ -148,7 +227,8 @@ impl<'a> Replicas<'a> {
     /// Moves replicas from the fullest nodes to the emptiest as far as the budget goes.
     fn balance(&mut self) {
         let mut touched = BTreeSet::new();
-        while touched.len() < self.cluster.budget.replicas {
+        let under_way = exchanges(self.cluster);
+        while touched.len() + under_way < self.cluster.budget.replicas {
             let Some((partition, from, to)) = self.improvement(&touched) else {
                 return;
             };
@@ -193,7 +273,11 @@ impl<'a> Replicas<'a> {
 
     fn may_move(&self, partition: PartitionId, from: NodeId, to: NodeId) -> bool {
         let set = &self.sets[&partition];
+        let rule = self.cluster.rule(partition);
         if !set.contains(&from) || set.contains(&to) {
+            return false;
+        }
+        if rule.placement_frozen || rule.pinned == Some(from) {
             return false;
         }
         // One cold replica at a time, and the leader's own does not move under it unless it is the only one.
@@ -246,4 +330,8 @@ impl<'a> Replicas<'a> {
 
 fn region_of(location: &str) -> &str {
     location.split('.').next().unwrap_or_default()
+}
+
+fn zone_of(location: &str) -> &str {
+    location
 }

@@ -1,7 +1,7 @@
 //! The documents whose form this crate knows. Others (`schema`, `log/<partition>`, …) belong to the crates
 //! that write them and pass through as bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use abide_types::{Epoch, Generation, NodeId, NodeIncarnation, PartitionId, Role, partition_of};
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub mod keys {
     pub const NODES: &str = "nodes";
     /// [`PartitionTable`](super::PartitionTable).
     pub const PARTITION_TABLE: &str = "partition-table";
+    /// [`PartitionRules`](super::PartitionRules).
+    pub const PARTITION_RULES: &str = "partition-rules";
     /// Deployments and services.
     pub const SCHEMA: &str = "schema";
     /// How many invocations of a scope may run at a time.
@@ -91,10 +93,30 @@ pub struct ClusterDocument {
     pub fingerprint: u64,
     /// How many partitions there are; fixed when the cluster is provisioned.
     pub partitions: u16,
-    /// How logs and partitions are replicated unless their chain says otherwise.
+    /// How logs and partitions are replicated.
     pub replication: Replication,
+    /// The state machine's version that leaders propose in; 0 is 1. It never goes back: stores hold what it wrote.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state_machine: u32,
+    /// Features that are on, by name. A feature that was switched on stays on.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub features: BTreeSet<String>,
+    /// What later versions keep here: it outlives a change by this one.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 document!(ClusterDocument, keys::CLUSTER);
+
+impl ClusterDocument {
+    /// The state machine's version that leaders propose in.
+    pub fn state_machine_in_force(&self) -> u32 {
+        self.state_machine.max(1)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// Copies of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -103,6 +125,12 @@ pub struct Replication {
     pub replicas: u8,
     /// Copies on disk that commit a record; 0 means a majority.
     pub write_quorum: u8,
+    /// Over how many zones, at least, the replicas of a partition are spread; 0 demands nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zones: u8,
+    /// The same for regions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub regions: u8,
 }
 
 impl Replication {
@@ -118,6 +146,15 @@ impl Replication {
             quorum => quorum.min(replicas),
         };
         (replicas, write_quorum)
+    }
+
+    /// The write quorum of a segment with so many replicas: what is configured, as far as there are replicas for it.
+    pub fn quorum_of(self, replicas: usize) -> usize {
+        let quorum = match usize::from(self.write_quorum) {
+            0 => replicas / 2 + 1,
+            configured => configured.min(replicas),
+        };
+        quorum.max(1)
     }
 }
 
@@ -201,6 +238,26 @@ pub struct NodeEntry {
     /// The random number of its data directory; 0 if it keeps none. A directory that was lost shows by this.
     #[serde(with = "json::hex", default)]
     pub directory: u64,
+    /// Set for a metadata server that is to keep the metadata without a vote.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub never_votes: bool,
+    /// What its program can do; empty while it did not say, as older ones never do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub supports: Supports,
+}
+
+/// What the program of a node can do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Supports {
+    /// Its version.
+    #[serde(default)]
+    pub program: String,
+    /// The highest version of the state machine that it computes; 0 is 1.
+    #[serde(default)]
+    pub state_machine: u32,
+    /// Features of the cluster that it knows, by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub features: BTreeSet<String>,
 }
 
 impl NodeEntry {
@@ -262,6 +319,63 @@ pub struct PartitionEntry {
     /// Nodes that keep the partition's store.
     #[serde(with = "json::numbers", default)]
     pub replicas: Vec<NodeId>,
+    /// Who of them stays, while others are there only until these have caught up. Empty: all stay.
+    #[serde(with = "json::numbers", default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<NodeId>,
+    /// Copies on disk that commit a record of this epoch; 0 goes by the cluster's replication.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub write_quorum: u8,
+}
+
+impl PartitionEntry {
+    /// The write quorum of its epoch's segment.
+    pub fn quorum(&self, replication: Replication) -> usize {
+        let replicas = self.replicas.len();
+        match usize::from(self.write_quorum) {
+            0 => replication.quorum_of(replicas),
+            quorum => quorum.min(replicas).max(1),
+        }
+    }
+}
+
+/// What operators want of partitions. A document of its own: the partition table changes with every failure.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PartitionRules {
+    /// The version it was read at.
+    #[serde(skip)]
+    pub version: u64,
+    /// Partitions that something is wanted of.
+    #[serde(with = "json::by_number")]
+    pub partitions: BTreeMap<PartitionId, PartitionRule>,
+}
+document!(PartitionRules, keys::PARTITION_RULES);
+
+/// What is wanted of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PartitionRule {
+    /// Who is to lead whenever it can.
+    #[serde(
+        with = "json::optional_number",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub pinned: Option<NodeId>,
+    /// Why the leader is not to be moved as long as it can lead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leadership_frozen: Option<String>,
+    /// Why the replica set is not to be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement_frozen: Option<String>,
+    /// What later versions keep here: it outlives a change by this one.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl PartitionRule {
+    /// Whether it demands nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +398,8 @@ mod tests {
                 location: String::new(),
                 state: NodeState::Draining,
                 directory: 0xabc,
+                never_votes: false,
+                supports: Supports::default(),
             },
         );
         let text = r#"{"next_id":1,"nodes":{"1":{"name":"n1","generation":3,"address":"127.0.0.1:7101","admin_address":"127.0.0.1:7103","roles":["metadata-server","worker"],"location":"","state":"draining","directory":"0000000000000abc"}}}"#;
@@ -299,6 +415,7 @@ mod tests {
                     generation: Generation(1),
                 }),
                 replicas: vec![NodeId(1), NodeId(2)],
+                ..PartitionEntry::default()
             },
         );
         let text = r#"{"partitions":{"7":{"epoch":4,"leader":{"node":2,"generation":1},"replicas":[1,2]}}}"#;
@@ -327,8 +444,34 @@ mod tests {
         assert_eq!(Replication::default().effective(3), (3, 2));
         let five = Replication {
             replicas: 5,
-            write_quorum: 0,
+            ..Replication::default()
         };
         assert_eq!(five.effective(5), (5, 3));
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_outlives_a_change() {
+        let text = r#"{"name":"a","fingerprint":"00000000000000ab","partitions":4,"replication":{"replicas":3,"write_quorum":2},"colour":"red"}"#;
+        let stored = Versioned {
+            version: 3,
+            value: Bytes::from(text),
+        };
+        let cluster = ClusterDocument::from_versioned(&stored).unwrap();
+        assert_eq!(cluster.state_machine_in_force(), 1);
+        assert_eq!(cluster.to_bytes(), text);
+    }
+
+    #[test]
+    fn rules_have_this_form_in_json() {
+        let text = r#"{"partitions":{"3":{"pinned":2,"placement_frozen":"audit","tint":1}}}"#;
+        let stored = Versioned {
+            version: 3,
+            value: Bytes::from(text),
+        };
+        let rules = PartitionRules::from_versioned(&stored).unwrap();
+        let rule = &rules.partitions[&PartitionId(3)];
+        assert_eq!(rule.pinned, Some(NodeId(2)));
+        assert!(!rule.is_empty());
+        assert_eq!(rules.to_bytes(), text);
     }
 }

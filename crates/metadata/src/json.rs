@@ -51,6 +51,24 @@ pub(crate) mod number {
     }
 }
 
+/// A number, or none.
+pub(crate) mod optional_number {
+    use super::*;
+
+    pub(crate) fn serialize<T: Number, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(Number::to_number).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, T: Number, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        Option::<u64>::deserialize(from)?.map(checked).transpose()
+    }
+}
+
 /// A list of numbers.
 pub(crate) mod numbers {
     use super::*;

@@ -20,8 +20,8 @@ mod view;
 
 pub use client::{Joined, Metadata};
 pub use documents::{
-    ClusterDocument, Document, NodeEntry, NodeState, Nodes, PartitionEntry, PartitionTable,
-    Replication, keys,
+    ClusterDocument, Document, NodeEntry, NodeState, Nodes, PartitionEntry, PartitionRule,
+    PartitionRules, PartitionTable, Replication, Supports, keys,
 };
 pub use errors::{
     CommitError, DocumentError, JoinError, MetadataError, ProvisionError, RemoveError, StartError,

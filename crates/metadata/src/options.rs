@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use abide_types::Role;
+use abide_types::{ReplicationWish, Role};
 
 /// How servers and clients of the metadata plane behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct MetadataOptions {
     pub addresses: Vec<String>,
     /// Forms a cluster on the first start, if no node at `addresses` belongs to one. Set on at most one node.
     pub auto_provision: Option<ProvisionSettings>,
+    /// What an operator who forms a cluster with this server, and does not say otherwise, gets.
+    pub provision_defaults: ProvisionSettings,
     /// How often a leader tells its followers that it lives.
     pub heartbeat_interval: Duration,
     /// Silence after which a follower stands for election is between this and `election_timeout_max`.
@@ -43,6 +45,7 @@ impl Default for MetadataOptions {
         Self {
             addresses: Vec::new(),
             auto_provision: None,
+            provision_defaults: ProvisionSettings::default(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout_min: Duration::from_millis(250),
             election_timeout_max: Duration::from_millis(500),
@@ -99,18 +102,15 @@ impl MetadataOptions {
 pub struct ProvisionSettings {
     /// Number of partitions.
     pub partitions: u16,
-    /// Replicas of logs and partitions; 0 means three where there are three nodes, else one.
-    pub replicas: u8,
-    /// Copies on disk that commit a record; 0 means a majority of the replicas.
-    pub write_quorum: u8,
+    /// Copies of logs and partitions, and where they are.
+    pub replication: ReplicationWish,
 }
 
 impl Default for ProvisionSettings {
     fn default() -> Self {
         Self {
             partitions: 24,
-            replicas: 0,
-            write_quorum: 0,
+            replication: ReplicationWish::default(),
         }
     }
 }
@@ -121,10 +121,21 @@ impl ProvisionSettings {
         if self.partitions == 0 {
             return Err("a cluster has at least one partition".into());
         }
-        if self.write_quorum > 0 && self.write_quorum > self.replicas {
+        let ReplicationWish {
+            replicas,
+            write_quorum,
+            zones,
+            regions,
+        } = self.replication;
+        if write_quorum > 0 && write_quorum > replicas {
             return Err(format!(
-                "the write quorum {} is above the number of replicas {}",
-                self.write_quorum, self.replicas
+                "the write quorum {write_quorum} is above the number of replicas {replicas}"
+            ));
+        }
+        if replicas > 0 && zones.max(regions) > replicas {
+            return Err(format!(
+                "{replicas} replicas are in fewer than {} zones or regions",
+                zones.max(regions)
             ));
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::documents::{ClusterDocument, Document, Nodes, PartitionTable};
+use crate::documents::{ClusterDocument, Document, Nodes, PartitionRules, PartitionTable};
 use crate::txn::Versioned;
 
 /// A consistent picture of all documents. It may be behind; it never goes back.
@@ -17,6 +17,8 @@ pub struct View {
     pub nodes: Arc<Nodes>,
     /// The partition table.
     pub partition_table: Arc<PartitionTable>,
+    /// What operators want of partitions.
+    pub partition_rules: Arc<PartitionRules>,
     raw: Arc<Raw>,
 }
 
@@ -55,6 +57,9 @@ impl View {
         }
         if let Some(table) = parsed(before, &after) {
             next.partition_table = Arc::new(table);
+        }
+        if let Some(rules) = parsed(before, &after) {
+            next.partition_rules = Arc::new(rules);
         }
         next
     }

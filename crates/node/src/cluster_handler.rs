@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::Duration;
 
+use abide_controller::ReplicaReport;
 use abide_rpc::proto::cluster::{
     Answer, Behind, Call, DescribeNode, Leaving, NodeStatus, Notice, answer, call, notice,
 };
@@ -45,13 +46,15 @@ impl Handler for ClusterHandler {
         };
         match notice.body {
             Some(notice::Body::Leaving(Leaving {})) => member.controller.leaving(node),
-            Some(notice::Body::Behind(Behind { partitions })) => {
-                let partitions = partitions
-                    .into_iter()
-                    .filter_map(|id| u16::try_from(id).ok());
-                member
-                    .controller
-                    .behind(node, partitions.map(PartitionId).collect());
+            Some(notice::Body::Behind(Behind {
+                partitions,
+                caught_up,
+            })) => {
+                let report = ReplicaReport {
+                    behind: partition_ids(partitions),
+                    caught_up: partition_ids(caught_up),
+                };
+                member.controller.replicas(node, report);
             }
             // A later version's: nothing that this one could do about it.
             None => {}
@@ -95,13 +98,21 @@ pub(crate) fn tell(fabric: &Fabric, nodes: impl IntoIterator<Item = NodeId>, bod
     }
 }
 
-/// The notice of which replicas lag.
-pub(crate) fn behind(partitions: &BTreeSet<PartitionId>) -> notice::Body {
-    let partitions = partitions
-        .iter()
-        .map(|partition| u32::from(partition.0))
-        .collect();
-    notice::Body::Behind(Behind { partitions })
+/// The notice of how replicas fare.
+pub(crate) fn replicas(report: &ReplicaReport) -> notice::Body {
+    let numbers = |partitions: &BTreeSet<PartitionId>| {
+        let numbers = partitions.iter().map(|partition| u32::from(partition.0));
+        numbers.collect()
+    };
+    notice::Body::Behind(Behind {
+        partitions: numbers(&report.behind),
+        caught_up: numbers(&report.caught_up),
+    })
+}
+
+fn partition_ids(numbers: Vec<u32>) -> BTreeSet<PartitionId> {
+    let known = numbers.into_iter().filter_map(|id| u16::try_from(id).ok());
+    known.map(PartitionId).collect()
 }
 
 /// The notice of a polite stop.

@@ -20,15 +20,14 @@ pub(crate) struct ClusterService {
     pub(crate) facts: Arc<Facts>,
 }
 
-impl ClusterService {
-    fn member(&self) -> Result<&Member, Status> {
-        let member = self.facts.member.get();
-        // `unavailable` is what resolves itself; the other is for the operator.
-        member.ok_or_else(|| match self.facts.awaits() {
-            Awaits::Cluster => Status::failed_precondition(Awaits::Cluster.to_string()),
-            other => Status::unavailable(other.to_string()),
-        })
-    }
+/// What this node has that belongs to its cluster.
+pub(crate) fn member(facts: &Facts) -> Result<&Member, Status> {
+    let member = facts.member.get();
+    // `unavailable` is what resolves itself; the other is for the operator.
+    member.ok_or_else(|| match facts.awaits() {
+        Awaits::Cluster => Status::failed_precondition(Awaits::Cluster.to_string()),
+        other => Status::unavailable(other.to_string()),
+    })
 }
 
 pub(crate) async fn ask_all(member: &Member) -> Answers {
@@ -48,7 +47,7 @@ impl Cluster for ClusterService {
         &self,
         _: Request<DescribeCluster>,
     ) -> Result<Response<ClusterStatus>, Status> {
-        let member = self.member()?;
+        let member = member(&self.facts)?;
         let answers = ask_all(member).await;
         Ok(Response::new(describe::cluster(
             &self.facts,
@@ -61,7 +60,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<GetDocument>,
     ) -> Result<Response<GetDocumentReply>, Status> {
-        let member = self.member()?;
+        let member = member(&self.facts)?;
         let GetDocument { key, linearizable } = request.into_inner();
         let view = member.metadata.view();
         let stored = if linearizable {
@@ -83,7 +82,7 @@ impl Cluster for ClusterService {
     }
 
     async fn logs(&self, request: Request<GetLogs>) -> Result<Response<GetLogsReply>, Status> {
-        let member = self.member()?;
+        let member = member(&self.facts)?;
         let answers = ask_all(member).await;
         let view = member.metadata.view();
         let logs = describe::log_entries(&view, &request.into_inner().partitions, &answers);

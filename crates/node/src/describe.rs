@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use abide_controller::Health;
 use abide_log::{LocalLog as _, LogChain};
-use abide_metadata::{NodeState, ServerState, ServerStatus, View, keys};
+use abide_metadata::{NodeState, Replication, ServerState, ServerStatus, View, keys};
 use abide_rpc::CallError;
 use abide_rpc::proto::cluster::{
     ChainSegment, ClusterStatus, LogEntry, LogReplica, LogStatus, MetadataServerStatus, NodeEntry,
@@ -124,6 +124,8 @@ pub(crate) fn cluster(facts: &Facts, member: &Member, mut answers: Answers) -> C
                 .to_owned(),
             status,
             unreachable,
+            state_machine: entry.supports.state_machine,
+            features: entry.supports.features.iter().cloned().collect(),
         }
     });
     let nodes: Vec<NodeEntry> = nodes.collect();
@@ -139,6 +141,10 @@ pub(crate) fn cluster(facts: &Facts, member: &Member, mut answers: Answers) -> C
         metadata_version: view.version,
         nodes,
         partitions: partitions(&view),
+        state_machine: document.state_machine_in_force(),
+        features: document.features.iter().cloned().collect(),
+        zones: document.replication.zones.into(),
+        regions: document.replication.regions.into(),
     }
 }
 
@@ -159,6 +165,10 @@ fn metadata_leader(facts: &Facts, nodes: &[NodeEntry]) -> u32 {
 }
 
 fn partitions(view: &View) -> Vec<PartitionEntry> {
+    let replication = view
+        .cluster
+        .as_ref()
+        .map_or_else(Replication::default, |cluster| cluster.replication);
     let table = view.partition_table.partitions.iter();
     table
         .map(|(partition, entry)| PartitionEntry {
@@ -167,6 +177,8 @@ fn partitions(view: &View) -> Vec<PartitionEntry> {
             leader: entry.leader.map_or(0, |leader| leader.node.0),
             leader_generation: entry.leader.map_or(0, |leader| leader.generation.0),
             replicas: entry.replicas.iter().map(|node| node.0).collect(),
+            next: entry.next.iter().map(|node| node.0).collect(),
+            write_quorum: u32::try_from(entry.quorum(replication)).unwrap_or(u32::MAX),
         })
         .collect()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use abide_log_server::StoreError as LogServerError;
 use abide_metadata::{JoinError, StartError};
 use abide_partition_store::OpenError as PartitionStoreError;
+use abide_types::NodeId;
 
 use crate::data_dir::DataDirError;
 use crate::listeners::{ListenError, SocketError};
@@ -65,6 +66,20 @@ pub enum NodeError {
         directory: PathBuf,
         /// What happened.
         reason: String,
+    },
+    /// An operator removed this node.
+    #[error(
+        "{node} was removed from the cluster; start with an empty data directory to join as a new node"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
+    /// The cluster has switched on what this program does not know.
+    #[error("this program is too old for the cluster: in force is {what}; upgrade it")]
+    TooOld {
+        /// What is in force.
+        what: String,
     },
     /// The system does not let us listen to signals.
     #[error("listen to signals")]

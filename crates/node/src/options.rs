@@ -28,6 +28,7 @@ pub(crate) fn metadata(config: &Config) -> MetadataOptions {
     MetadataOptions {
         addresses: client.addresses.clone(),
         auto_provision: config.auto_provision.then(|| provision(config)),
+        provision_defaults: provision(config),
         heartbeat_interval: server.heartbeat_interval,
         election_timeout_min: server.election_timeout_min,
         election_timeout_max: server.election_timeout_max,
@@ -39,14 +40,10 @@ pub(crate) fn metadata(config: &Config) -> MetadataOptions {
     }
 }
 
-/// A write quorum of *r* takes *2r − 1* replicas, so that as many may be lost as there are copies beyond the first
-/// without a standstill.
 fn provision(config: &Config) -> ProvisionSettings {
-    let write_quorum = config.default_replication;
     ProvisionSettings {
         partitions: config.default_num_partitions,
-        replicas: write_quorum.saturating_mul(2).saturating_sub(1),
-        write_quorum,
+        replication: config.default_replication,
     }
 }
 

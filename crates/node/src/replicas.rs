@@ -1,10 +1,12 @@
 //! How this node's replicas fare, in the words of listings, and the notice of those that lag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abide_log::LocalLog;
+use abide_controller::ReplicaReport;
+use abide_log::{LocalLog, LogChain};
+use abide_metadata::{View, keys};
 use abide_processor::{PartitionRole, PartitionStatus, Processors};
 use abide_rpc::proto::cluster::ReplicaStatus;
 use abide_types::{Lsn, PartitionId, Role};
@@ -12,14 +14,19 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster_handler;
-use crate::facts::Facts;
+use crate::facts::{Facts, Member};
 
 /// How often replicas are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// A replica with more records before it than this has not caught up.
 const LAG_RECORDS_MAX: u64 = 2000;
+/// One with fewer is so close that others may go for it. More than what is under way at any moment.
+const LAG_RECORDS_SETTLED: u64 = 200;
 
-/// Tells who governs which replicas lag: when that changes, and when a connection comes.
+/// What was told is told again after so many looks: a notice may be lost.
+const REPEATED_AFTER: u32 = 20;
+
+/// Tells who governs how replicas fare: when that changes, when a connection comes, and now and then.
 pub(crate) async fn report(facts: Arc<Facts>, stop: CancellationToken) {
     let Some(member) = facts.member.get() else {
         return;
@@ -27,7 +34,8 @@ pub(crate) async fn report(facts: Arc<Facts>, stop: CancellationToken) {
     let mut peers = member.fabric.peers();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = BTreeSet::new();
+    let mut told = ReplicaReport::default();
+    let mut looks = 0;
     loop {
         let connected = tokio::select! {
             () = stop.cancelled() => return,
@@ -37,29 +45,63 @@ pub(crate) async fn report(facts: Arc<Facts>, stop: CancellationToken) {
                 Err(_) => return,
             },
         };
-        let behind = behind(&facts);
-        let repeat = connected && !behind.is_empty();
-        if behind == told && !repeat {
+        let report = observe(&facts, member);
+        looks += 1;
+        if report == told && !connected && looks < REPEATED_AFTER {
             continue;
         }
+        looks = 0;
         let view = member.metadata.view();
         let servers = view
             .nodes
             .with_role(Role::MetadataServer)
             .map(|(node, _)| node);
-        cluster_handler::tell(&member.fabric, servers, cluster_handler::behind(&behind));
-        told = behind;
+        cluster_handler::tell(&member.fabric, servers, cluster_handler::replicas(&report));
+        told = report;
     }
 }
 
-fn behind(facts: &Facts) -> BTreeSet<PartitionId> {
-    let late =
-        |status: &ReplicaStatus| matches!(&*status.state, "catching-up" | "rebuilding" | "stopped");
-    statuses(facts)
-        .iter()
-        .filter(|status| late(status))
-        .filter_map(|status| u16::try_from(status.partition).ok().map(PartitionId))
-        .collect()
+fn observe(facts: &Facts, member: &Member) -> ReplicaReport {
+    let view = member.metadata.view();
+    let mut report = ReplicaReport::default();
+    for status in statuses(facts) {
+        let Ok(id) = u16::try_from(status.partition) else {
+            continue;
+        };
+        let partition = PartitionId(id);
+        if matches!(&*status.state, "catching-up" | "rebuilding" | "stopped") {
+            report.behind.insert(partition);
+        } else if has_caught_up(&view, member, partition, &status) {
+            report.caught_up.insert(partition);
+        }
+    }
+    report
+}
+
+/// Whether this replica could stand in for the others: it follows the epoch that was granted last, its log server is
+/// a voter of that epoch's segment and has heard of commits in it, and what was committed is applied.
+fn has_caught_up(
+    view: &View,
+    member: &Member,
+    partition: PartitionId,
+    status: &ReplicaStatus,
+) -> bool {
+    let granted = view.partition_table.partitions.get(&partition);
+    let chain = view
+        .raw(&keys::log(partition))
+        .and_then(|stored| LogChain::from_json(&stored.value).ok());
+    let (Some(granted), Some(chain), Some(server)) = (granted, chain, &member.log_server) else {
+        return false;
+    };
+    let Some(open) = chain.last() else {
+        return false;
+    };
+    let committed = *LocalLog::subscribe(&**server, partition).borrow();
+    granted.epoch == open.epoch()
+        && status.epoch == open.epoch().0
+        && open.storage(member.joined.node).is_some()
+        && open.base() < committed
+        && committed.0.saturating_sub(status.applied + 1) <= LAG_RECORDS_SETTLED
 }
 
 /// This node's replicas.

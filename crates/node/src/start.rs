@@ -24,6 +24,7 @@ use abide_partition_store::PartitionStores;
 use abide_processor::{Dependencies, ProcessorOptions, Processors};
 use abide_query::{QueryEngine, Sources};
 use abide_rpc::proto::cluster::cluster_server::ClusterServer;
+use abide_rpc::proto::operations::operations_server::OperationsServer;
 use abide_rpc::{Fabric, Identity, Service};
 use abide_schema::Schema;
 use abide_telemetry::{Exporting, Tracer};
@@ -45,8 +46,9 @@ use crate::health::Health;
 use crate::listeners::{DoorListeners, Listeners};
 use crate::node::Fatal;
 use crate::node_port::{self, NodePort};
+use crate::operations_service::OperationsService;
 use crate::sql::{Queries, Seen};
-use crate::{measures, options, peers, replicas, schema_watch, stores};
+use crate::{measures, membership, options, peers, replicas, schema_watch, stores};
 
 /// How long is waited for a cluster before the wait is logged.
 const WAIT_LOGGED_AFTER: Duration = Duration::from_secs(2);
@@ -82,7 +84,7 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     let (tracer, exporting) = options::tracing(&config)?;
     let listeners = Listeners::bind(&config)?;
     let facts = Arc::new(Facts::new(Arc::clone(&config), listeners.bound(&config)));
-    let disks = Disks::open(&facts, fatal).await?;
+    let disks = Disks::open(&facts, fatal.clone()).await?;
     let running = Running {
         facts: Arc::clone(&facts),
         doors: CancellationToken::new(),
@@ -120,6 +122,11 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     ));
     tokio::spawn(replicas::report(
         Arc::clone(&facts),
+        running.background.clone(),
+    ));
+    tokio::spawn(membership::follow(
+        Arc::clone(&facts),
+        fatal.clone(),
         running.background.clone(),
     ));
     tokio::spawn(measures::upkeep(prometheus, running.background.clone()));
@@ -244,10 +251,14 @@ fn router(facts: &Arc<Facts>, metrics: &MetricsText) -> Router {
     let cluster = ClusterServer::new(ClusterService {
         facts: Arc::clone(facts),
     });
+    let operations = OperationsServer::new(OperationsService {
+        facts: Arc::clone(facts),
+    });
     let routes = match facts.server.get() {
         Some(server) => server.routes().add_service(cluster),
         None => Routes::new(cluster),
     };
+    let routes = routes.add_service(operations);
     let health = {
         let facts = Arc::clone(facts);
         move || async move { axum::Json(Health::of(&facts)) }

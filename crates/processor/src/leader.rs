@@ -183,12 +183,16 @@ impl<'a> Leader<'a> {
 
     /// Leads until it must not any more.
     pub(crate) async fn run(mut self) -> Result<StepDown, PartitionError> {
+        let view = self.context.metadata.view();
+        let in_force =
+            (view.cluster.as_ref()).map_or(1, |cluster| cluster.state_machine_in_force());
         self.propose(
             Kind::AnnounceLeader(state::AnnounceLeader {
                 epoch: self.epoch.0,
                 node: self.context.node.node.0,
                 generation: self.context.node.generation.0,
-                state_machine_version: VERSION,
+                // Not what this program could: followers may be older, until all of them are not.
+                state_machine_version: in_force.min(VERSION),
             }),
             OnApplied::Nobody,
         );
@@ -475,7 +479,7 @@ impl<'a> Leader<'a> {
         }
         self.outbox.resend_lost(now);
         self.waiters.expire(now);
-        if let Some(trimmed) = self.upkeep.poll(now, self.store, &self.sequencer) {
+        if let Some(trimmed) = self.upkeep.poll(now, self.store, &self.sequencer)? {
             self.sequencer.on_trimmed(trimmed);
         }
         self.context.report(self.partition, |status| {

@@ -26,6 +26,7 @@ mod queues;
 mod rebuild;
 mod router;
 pub mod scan;
+mod shedding;
 mod timers;
 mod traces;
 mod transfer;
@@ -33,6 +34,8 @@ mod upkeep;
 mod waiters;
 mod wire;
 
+/// The version of the state machine that this program computes.
+pub use abide_state_machine::VERSION as STATE_MACHINE_VERSION;
 pub use chains::Chains;
 pub use partition::{Fatal, PartitionRole, PartitionStatus, ProcessorOptions};
 pub use processors::{Dependencies, Processors};

@@ -31,6 +31,7 @@ use crate::directory::{Directory, Event};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::rebuild::Cause;
+use crate::shedding;
 use crate::wire::Response;
 
 /// Bytes of the log that are read at once.
@@ -266,17 +267,11 @@ impl Partition {
         let view = self.context.metadata.view();
         let entry = view.partition_table.partitions.get(&self.partition)?;
         let cluster = view.cluster.as_ref()?;
-        let replicas = entry.replicas.len();
-        // What is configured, as far as there are replicas for it; else a majority of those there are.
-        let write_quorum = match usize::from(cluster.replication.write_quorum) {
-            0 => replicas / 2 + 1,
-            configured => configured.min(replicas),
-        };
         Some(Assignment {
             epoch: entry.epoch,
             leader: entry.leader,
             replicas: entry.replicas.clone(),
-            write_quorum: write_quorum.max(1),
+            write_quorum: entry.quorum(cluster.replication),
         })
     }
 
@@ -471,6 +466,7 @@ impl Partition {
                     if progress_at <= now {
                         progress_at = now + PROGRESS_INTERVAL;
                         self.store.maintain().map_err(PartitionError::Store)?;
+                        self.flush_if_shed()?;
                         self.tell_progress(assignment.as_ref());
                     }
                 }
@@ -481,6 +477,15 @@ impl Partition {
                 status.durable = durable;
             });
         }
+    }
+
+    /// Makes durable what stands in the way of letting go of nodes that left the replica set.
+    fn flush_if_shed(&mut self) -> Result<(), PartitionError> {
+        let wanted = shedding::wanted(&self.context, self.partition);
+        if wanted.is_some_and(|end| self.store.durable_applied().next() < end) {
+            self.store.flush().map_err(PartitionError::Store)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn tell_progress(&self, assignment: Option<&Assignment>) {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::leader::Leader;
 use crate::partition::{Context, PartitionError};
+use crate::shedding;
 
 /// How often trimming is considered.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -123,13 +124,26 @@ impl Upkeep {
     pub(crate) fn poll(
         &mut self,
         now: Instant,
-        store: &PartitionStore,
+        store: &mut PartitionStore,
         sequencer: &Sequencer,
-    ) -> Option<Lsn> {
+    ) -> Result<Option<Lsn>, PartitionError> {
         if now < self.next_run {
-            return None;
+            return Ok(None);
         }
         self.next_run = now + INTERVAL;
+        let shed = shedding::wanted(&self.context, self.partition);
+        if shed.is_some_and(|end| store.durable_applied().next() < end) {
+            store.flush().map_err(PartitionError::Store)?;
+        }
+        Ok(self.trim_point(store, sequencer, shed))
+    }
+
+    fn trim_point(
+        &mut self,
+        store: &PartitionStore,
+        sequencer: &Sequencer,
+        shed: Option<Lsn>,
+    ) -> Option<Lsn> {
         let own = self.context.node.node;
         let slowest = (self.replicas.iter())
             .map(|node| {
@@ -141,7 +155,9 @@ impl Upkeep {
             })
             .min()?;
         let trimmed = slowest.next().min(sequencer.committed());
-        if self.trimmed.until(trimmed) < TRIM_RECORDS_MIN {
+        // It is wanted for as long as the chain has the segment: a chain that was not shortened is tried again.
+        let sheds = shed.is_some_and(|end| end <= trimmed);
+        if self.trimmed.until(trimmed) < TRIM_RECORDS_MIN && !sheds {
             return None;
         }
         self.trimmed = trimmed;

@@ -8,6 +8,7 @@ mod flow;
 mod ids;
 mod partitioning;
 mod position;
+mod replication;
 mod role;
 mod target;
 mod time;
@@ -20,6 +21,7 @@ pub use ids::{
 };
 pub use partitioning::{PartitionId, PartitionKey, partition_of, partition_range};
 pub use position::{Epoch, Generation, Lsn, NodeId, NodeIncarnation};
+pub use replication::{ReplicationParseError, ReplicationWish};
 pub use role::{Role, RoleError};
 pub use target::{HandlerKind, InvocationTarget, ServiceKind};
 pub use time::Timestamp;

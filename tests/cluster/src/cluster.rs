@@ -17,6 +17,9 @@ use crate::process::Process;
 /// How long a cluster may take until it serves; generous, since tests share few cores.
 const SERVING_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long what an operator asked for may take.
+const OPERATED_WITHIN: Duration = Duration::from_secs(180);
+
 /// What a cluster is started with.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -24,6 +27,10 @@ pub struct Options {
     pub config: String,
     /// More lines of its section `[ingress]`.
     pub ingress: String,
+    /// `default-replication`, as it is written in the file; two with three nodes or more if empty, else one.
+    pub replication: String,
+    /// `location` of each node, the first one's first; the last counts for all further nodes.
+    pub locations: Vec<String>,
 }
 
 struct Node {
@@ -67,6 +74,31 @@ impl Cluster {
         }
         cluster.wait_until_serving().await;
         cluster
+    }
+
+    /// Starts one more node, which joins. Does not wait until it serves.
+    pub fn add_node(&mut self) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node::new(index + 1));
+        self.start_node(index);
+        index
+    }
+
+    /// Removes all data of a node that does not run.
+    pub fn wipe(&self, node: usize) {
+        assert!(self.nodes[node].process.is_none(), "node {node} runs");
+        fs::remove_dir_all(self.data(node)).expect("remove the node's data");
+    }
+
+    /// Gives a node that does not run another name, so that it joins as a new one.
+    pub fn rename(&mut self, node: usize, name: &str) {
+        assert!(self.nodes[node].process.is_none(), "node {node} runs");
+        name.clone_into(&mut self.nodes[node].name);
+    }
+
+    /// The name of a node.
+    pub fn name(&self, node: usize) -> &str {
+        &self.nodes[node].name
     }
 
     /// How many nodes there are, running or not.
@@ -181,6 +213,7 @@ impl Cluster {
              base-dir = \"{data}\"\n\
              auto-provision = {provision}\n\
              default-replication = {replication}\n\
+             {location}\n\
              bind-ip = \"127.0.0.1\"\n\
              bind-port = {node_port}\n\
              advertised-address = \"http://127.0.0.1:{node_port}\"\n\
@@ -198,7 +231,8 @@ impl Cluster {
             name = node.name,
             data = self.folder.path().join("data").display(),
             provision = index == 0,
-            replication = if self.nodes.len() >= 3 { 2 } else { 1 },
+            replication = self.replication(),
+            location = self.location(index),
             node_port = node.node_port,
             ingress_port = node.ingress_port,
             admin_port = node.admin_port,
@@ -207,6 +241,20 @@ impl Cluster {
         let path = self.folder.path().join(format!("{}.toml", node.name));
         fs::write(&path, config).expect("write the node's configuration");
         path
+    }
+
+    fn replication(&self) -> &str {
+        match self.options.replication.as_str() {
+            "" if self.nodes.len() >= 3 => "2",
+            "" => "1",
+            replication => replication,
+        }
+    }
+
+    fn location(&self, index: usize) -> String {
+        let locations = &self.options.locations;
+        let location = locations.get(index).or_else(|| locations.last());
+        location.map_or_else(String::new, |location| format!("location = \"{location}\""))
     }
 
     /// Waits until every running node answers at its ingress. Panics when one ends or takes too long.
@@ -337,6 +385,14 @@ impl Cluster {
             .lines()
             .map(|line| serde_json::from_str(line).map_err(|error| format!("{line}: {error}")))
             .collect()
+    }
+
+    /// Waits until `command`, which follows something until it is done, says that it is; panics when it fails.
+    pub async fn operate_until_done(&self, arguments: &[&str]) -> Vec<Value> {
+        let limit = OPERATED_WITHIN.as_secs().to_string();
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--yes", "--wait", "--wait-timeout", &limit]);
+        self.operator(&arguments).await
     }
 
     /// The partition of an invocation.

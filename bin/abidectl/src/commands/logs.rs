@@ -51,6 +51,59 @@ pub(crate) async fn describe(
     Ok(texts.join("\n"))
 }
 
+/// Where each log ends, as far as its servers say.
+pub(crate) async fn find_tail(node: &Node, wanted: &[u32], json: bool) -> Result<String, Failure> {
+    let partitions: Vec<u16> = wanted
+        .iter()
+        .filter_map(|partition| u16::try_from(*partition).ok())
+        .collect();
+    let logs = node.logs(&partitions).await?;
+    let missing = partitions.iter().find(|partition| {
+        !logs
+            .iter()
+            .any(|log| log.partition == u32::from(**partition))
+    });
+    if let Some(missing) = missing {
+        let count = node.describe().await?.partitions_count;
+        return Err(Failure::NoPartition {
+            partition: *missing,
+            count,
+        });
+    }
+    Ok(tails(&logs, json))
+}
+
+fn tails(logs: &[LogEntry], json: bool) -> String {
+    let rows = logs.iter().map(|log| {
+        let open = log.segments.last();
+        (log, open.map(|segment| segment.epoch))
+    });
+    if json {
+        return json_lines(rows.map(|(log, epoch)| {
+            json!({
+                "log": log.partition,
+                "segment": epoch,
+                "state": epoch.map(|_| "open"),
+                "tail": tail(log),
+                "committed": committed(log),
+            })
+        }));
+    }
+    let header = ["LOG", "SEGMENT", "STATE", "TAIL", "COMMITTED"];
+    table(
+        &header,
+        rows.map(|(log, epoch)| {
+            vec![
+                log.partition.to_string(),
+                or_dash(epoch),
+                or_dash(epoch.map(|_| "open")),
+                or_dash(tail(log)),
+                or_dash(committed(log)),
+            ]
+        }),
+    )
+}
+
 fn row(log: &LogEntry) -> Vec<String> {
     let open = log.segments.last();
     vec![

@@ -5,9 +5,26 @@ use serde_json::json;
 
 use crate::output::{duration, json_lines, node, or_dash, table};
 
-pub(crate) fn list(cluster: &ClusterStatus, json: bool) -> String {
+pub(crate) fn list(cluster: &ClusterStatus, extra: bool, json: bool) -> String {
     if json {
         return json_lines(cluster.nodes.iter().map(object));
+    }
+    if extra {
+        let header = [
+            "NODE",
+            "NAME",
+            "GEN",
+            "STATE",
+            "LIVENESS",
+            "LOCATION",
+            "VERSION",
+            "STATE-MACHINE",
+            "FEATURES",
+            "METADATA-VERSION",
+            "INGRESS",
+            "ADMIN",
+        ];
+        return table(&header, cluster.nodes.iter().map(extra_row));
     }
     let header = [
         "NODE", "NAME", "GEN", "LIVENESS", "UPTIME", "METADATA", "LEADS", "FOLLOWS", "ADDRESS",
@@ -37,6 +54,25 @@ fn row(entry: &NodeEntry) -> Vec<String> {
     ]
 }
 
+fn extra_row(entry: &NodeEntry) -> Vec<String> {
+    let status = entry.status.as_ref();
+    let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    vec![
+        node(entry.node),
+        entry.name.clone(),
+        entry.generation.to_string(),
+        entry.state.clone(),
+        entry.liveness.clone(),
+        or_dash(known(&entry.location)),
+        or_dash(status.map(|status| status.version.clone())),
+        or_dash((entry.state_machine > 0).then_some(entry.state_machine)),
+        or_dash(known(&entry.features.join(" "))),
+        or_dash(status.map(|status| status.metadata_version)),
+        or_dash(known(&entry.ingress_address)),
+        or_dash(known(&entry.admin_address)),
+    ]
+}
+
 fn object(entry: &NodeEntry) -> serde_json::Value {
     let status = entry.status.as_ref();
     let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -53,6 +89,9 @@ fn object(entry: &NodeEntry) -> serde_json::Value {
         "liveness": entry.liveness,
         "unreachable": known(&entry.unreachable),
         "version": status.map(|status| status.version.clone()),
+        "state_machine": (entry.state_machine > 0).then_some(entry.state_machine),
+        "features": entry.features,
+        "metadata_version": status.map(|status| status.metadata_version),
         "uptime_ms": status.map(|status| status.uptime_ms),
         "metadata_server": metadata_state(status),
         "leads": status.map(|status| count(status, "leader")),
@@ -81,9 +120,9 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_answer_is_listed_with_the_reason() {
-        let text = list(&samples::cluster(), true);
+        let text = list(&samples::cluster(), false, true);
         expect![[r#"
-            {"address":"127.0.0.1:9092","admin_address":null,"follows":null,"generation":5,"ingress_address":null,"leads":null,"liveness":"dead","location":"","metadata_server":null,"name":"node3","node":"N3","roles":["worker","log-server"],"state":"active","unreachable":"the node is not connected","uptime_ms":null,"version":null}
+            {"address":"127.0.0.1:9092","admin_address":null,"features":[],"follows":null,"generation":5,"ingress_address":null,"leads":null,"liveness":"dead","location":"","metadata_server":null,"metadata_version":null,"name":"node3","node":"N3","roles":["worker","log-server"],"state":"active","state_machine":null,"unreachable":"the node is not connected","uptime_ms":null,"version":null}
         "#]]
         .assert_eq(&format!("{}\n", text.lines().last().unwrap_or_default()));
     }

@@ -4,11 +4,17 @@ use abide_rpc::proto::cluster::{ClusterStatus, PartitionEntry, ReplicaStatus};
 use abide_types::{InvocationId, PartitionKey, partition_of};
 use serde_json::{Value, json};
 
+use crate::cli::Sort;
 use crate::failure::Failure;
 use crate::output::{json_lines, node, nodes, or_dash, table};
 
-pub(crate) fn list(cluster: &ClusterStatus, json: bool) -> String {
-    let entries = all(cluster);
+pub(crate) fn list(cluster: &ClusterStatus, sort: Sort, json: bool) -> String {
+    let mut entries = all(cluster);
+    match sort {
+        Sort::Partition => {}
+        Sort::Node => entries.sort_by_key(|entry| entry.leader),
+        Sort::Active => entries.sort_by_key(|entry| state(cluster, entry) == "active"),
+    }
     if json {
         return json_lines(entries.iter().map(|entry| object(cluster, entry)));
     }
@@ -28,7 +34,7 @@ pub(crate) fn list(cluster: &ClusterStatus, json: bool) -> String {
 }
 
 /// One row for each replica, those of nodes that do not answer included.
-pub(crate) fn replicas(cluster: &ClusterStatus, json: bool) -> String {
+pub(crate) fn replicas(cluster: &ClusterStatus, sort: Sort, json: bool) -> String {
     let entries = all(cluster);
     let rows = entries.iter().flat_map(|entry| {
         entry.replicas.iter().map(|id| {
@@ -36,6 +42,14 @@ pub(crate) fn replicas(cluster: &ClusterStatus, json: bool) -> String {
             (entry.partition, *id, status)
         })
     });
+    let mut rows: Vec<_> = rows.collect();
+    let is_active = |status: &ReplicaStatus| status.state == "active";
+    match sort {
+        Sort::Partition => {}
+        Sort::Node => rows.sort_by_key(|(_, id, _)| *id),
+        Sort::Active => rows.sort_by_key(|(_, _, status)| status.is_some_and(is_active)),
+    }
+    let rows = rows.into_iter();
     if json {
         return json_lines(rows.map(|(partition, id, status)| {
             json!({
@@ -231,7 +245,7 @@ mod tests {
             0          N1      node1  7      180      170      184   3    active       N1 N2 N3
             1          N3      node3  4      -        -        -     -    unreachable  N1 N2 N3
         "#]]
-        .assert_eq(&list(&samples::cluster(), false));
+        .assert_eq(&list(&samples::cluster(), Sort::Partition, false));
     }
 
     #[test]
@@ -240,7 +254,7 @@ mod tests {
             {"applied":180,"durable":170,"epoch":7,"leader":"N1","leader_name":"node1","partition":0,"replicas":["N1","N2","N3"],"state":"active","tail":184}
             {"applied":null,"durable":null,"epoch":4,"leader":"N3","leader_name":"node3","partition":1,"replicas":["N1","N2","N3"],"state":"unreachable","tail":null}
         "#]]
-        .assert_eq(&list(&samples::cluster(), true));
+        .assert_eq(&list(&samples::cluster(), Sort::Partition, true));
     }
 
     #[test]
@@ -254,7 +268,14 @@ mod tests {
             1          N2    node2  -         -      -        -        -    unreachable  -
             1          N3    node3  -         -      -        -        -    unreachable  -
         "#]]
-        .assert_eq(&replicas(&samples::cluster(), false));
+        .assert_eq(&replicas(&samples::cluster(), Sort::Partition, false));
+    }
+
+    #[test]
+    fn what_is_not_active_comes_first_if_asked_for() {
+        let text = list(&samples::cluster(), Sort::Active, false);
+        let partitions: Vec<&str> = text.lines().map(|line| &line[..1]).collect();
+        assert_eq!(partitions, ["P", "1", "0"]);
     }
 
     #[test]

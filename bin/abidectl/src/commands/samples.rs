@@ -84,6 +84,8 @@ fn partition(partition: u32, epoch: u64, leader: u32, leader_generation: u32) ->
         leader,
         leader_generation,
         replicas: vec![1, 2, 3],
+        next: Vec::new(),
+        write_quorum: 2,
     }
 }
 

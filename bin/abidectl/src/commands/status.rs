@@ -32,7 +32,7 @@ pub(crate) fn show(cluster: &ClusterStatus, json: bool) -> String {
         cluster.cluster_name,
         cluster.nodes.len(),
         or_dash(leader),
-        nodes::list(cluster, false),
+        nodes::list(cluster, false, false),
     )
 }
 

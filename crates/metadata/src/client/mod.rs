@@ -144,8 +144,10 @@ impl Metadata {
             spec: Some(pb::ProvisionSpec {
                 cluster_name: cluster_name.to_owned(),
                 partitions: settings.partitions.into(),
-                replicas: settings.replicas.into(),
-                write_quorum: settings.write_quorum.into(),
+                replicas: settings.replication.replicas.into(),
+                write_quorum: settings.replication.write_quorum.into(),
+                zones: settings.replication.zones.into(),
+                regions: settings.replication.regions.into(),
                 fingerprint: 0,
             }),
         };

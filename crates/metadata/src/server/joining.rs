@@ -4,7 +4,7 @@ use abide_rpc::proto::metadata as pb;
 use abide_rpc::proto::metadata::join_refusal::Reason;
 use abide_types::{Generation, NodeId, Role};
 
-use crate::documents::{ClusterDocument, NodeEntry, NodeState, Nodes};
+use crate::documents::{ClusterDocument, NodeEntry, NodeState, Nodes, Supports};
 
 /// Longest name of a node.
 const NAME_BYTES_MAX: usize = 255;
@@ -67,6 +67,9 @@ pub(crate) fn register(
         location: request.location.clone(),
         state: before.map_or(NodeState::Active, |entry| entry.state),
         directory: request.directory,
+        never_votes: before.is_some_and(|entry| entry.never_votes),
+        // It says so itself once it has joined: another program may start on the same data.
+        supports: Supports::default(),
     };
     nodes.nodes.insert(node, entry);
     Ok(Registration {

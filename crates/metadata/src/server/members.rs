@@ -50,6 +50,11 @@ pub(crate) fn next_change(nodes: &Nodes, members: &Members, voters_max: usize) -
             .collect()
     };
     let (active, draining) = (in_state(NodeState::Active), in_state(NodeState::Draining));
+    let mute: BTreeSet<u64> = nodes
+        .with_role(Role::MetadataServer)
+        .filter(|(_, entry)| entry.never_votes)
+        .map(|(node, _)| u64::from(node.0))
+        .collect();
 
     if let Some(new) = active
         .iter()
@@ -58,10 +63,11 @@ pub(crate) fn next_change(nodes: &Nodes, members: &Members, voters_max: usize) -
         return Some(Change::AddLearner(*new));
     }
 
-    let staying: BTreeSet<u64> = voters.intersection(&active).copied().collect();
+    let may_vote: BTreeSet<u64> = active.difference(&mute).copied().collect();
+    let staying: BTreeSet<u64> = voters.intersection(&may_vote).copied().collect();
     let candidates: Vec<u64> = members
         .caught_up
-        .intersection(&active)
+        .intersection(&may_vote)
         .filter(|node| !staying.contains(node))
         .copied()
         .collect();
@@ -192,10 +198,10 @@ pub(crate) fn to_node(id: u64) -> NodeId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::NodeEntry;
+    use crate::documents::{NodeEntry, Supports};
     use abide_types::Generation;
 
-    /// `states`: one letter per node from 1 on: `a`ctive, `d`raining, `r`emoved, `-` without the role.
+    /// `states`: one letter per node from 1 on: `a`ctive, `m`ute, `d`raining, `r`emoved, `-` without the role.
     fn change(states: &str, voters: &[u64], learners: &[u64], caught_up: &[u64]) -> Option<Change> {
         let mut nodes = Nodes::default();
         for (index, letter) in states.chars().enumerate() {
@@ -217,6 +223,8 @@ mod tests {
                     _ => NodeState::Active,
                 },
                 directory: 0,
+                never_votes: letter == 'm',
+                supports: Supports::default(),
             };
             nodes.nodes.insert(NodeId(index as u32 + 1), entry);
         }
@@ -256,6 +264,14 @@ mod tests {
         assert_eq!(change("daa", &[1, 2, 3], &[], &[]), voters(&[2, 3]));
         assert_eq!(change("daa", &[2, 3], &[1], &[1]), None);
         assert_eq!(change("d", &[1], &[], &[]), None);
+    }
+
+    #[test]
+    fn a_server_without_a_vote_listens_on() {
+        assert_eq!(change("maaa", &[1, 2, 3], &[4], &[4]), voters(&[2, 3, 4]));
+        assert_eq!(change("ma", &[2], &[], &[]), Some(Change::AddLearner(1)));
+        assert_eq!(change("maa", &[2, 3], &[1], &[1]), None);
+        assert_eq!(change("m", &[1], &[], &[]), None);
     }
 
     #[test]

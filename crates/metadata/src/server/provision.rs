@@ -12,7 +12,9 @@ use rand::Rng as _;
 use super::announce::{identify, others};
 use super::core::Core;
 use super::leader::{Proposed, transaction};
-use crate::documents::{ClusterDocument, Document as _, NodeEntry, NodeState, Nodes, Replication};
+use crate::documents::{
+    ClusterDocument, Document as _, NodeEntry, NodeState, Nodes, Replication, Supports,
+};
 use crate::errors::ProvisionError;
 use crate::options::ProvisionSettings;
 use crate::transport::host_and_port;
@@ -43,8 +45,10 @@ impl Core {
         identity.provisioning = Some(pb::ProvisionSpec {
             cluster_name: self.description.cluster_name.clone(),
             partitions: settings.partitions.into(),
-            replicas: settings.replicas.into(),
-            write_quorum: settings.write_quorum.into(),
+            replicas: settings.replication.replicas.into(),
+            write_quorum: settings.replication.write_quorum.into(),
+            zones: settings.replication.zones.into(),
+            regions: settings.replication.regions.into(),
             fingerprint,
         });
         // From here on this directory belongs to the new cluster, whatever happens: a restart goes on where
@@ -132,7 +136,10 @@ fn first_documents(core: &Core, spec: &pb::ProvisionSpec) -> Txn {
         replication: Replication {
             replicas: small(spec.replicas),
             write_quorum: small(spec.write_quorum),
+            zones: small(spec.zones),
+            regions: small(spec.regions),
         },
+        ..ClusterDocument::default()
     };
     let description = &core.description;
     let mut nodes = Nodes {
@@ -152,6 +159,8 @@ fn first_documents(core: &Core, spec: &pb::ProvisionSpec) -> Txn {
             location: description.location.clone(),
             state: NodeState::Active,
             directory: core.identity().directory,
+            never_votes: false,
+            supports: Supports::default(),
         },
     );
     Txn::new()

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use abide_rpc::proto::metadata as pb;
-use abide_types::{Generation, NodeId};
+use abide_types::{Generation, NodeId, ReplicationWish};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use openraft::raft::{
@@ -399,7 +399,10 @@ fn reply_of(change: Change) -> pb::WatchReply {
 
 /// The settings to provision with: what the caller says, and this server's own for the rest.
 fn settings_from(core: &Core, spec: &pb::ProvisionSpec) -> Result<ProvisionSettings, String> {
-    let own = core.options.auto_provision.unwrap_or_default();
+    let own = core
+        .options
+        .auto_provision
+        .unwrap_or(core.options.provision_defaults);
     let name = &core.description.cluster_name;
     if !spec.cluster_name.is_empty() && spec.cluster_name != *name {
         return Err(format!(
@@ -416,14 +419,18 @@ fn settings_from(core: &Core, spec: &pb::ProvisionSpec) -> Result<ProvisionSetti
             partitions => u16::try_from(partitions)
                 .map_err(|_| format!("{partitions} partitions; at most {}", u16::MAX))?,
         },
-        replicas: match spec.replicas {
-            0 => own.replicas,
-            replicas => small("replicas", replicas)?,
-        },
-        write_quorum: match spec.write_quorum {
-            0 if spec.replicas != 0 => 0,
-            0 => own.write_quorum,
-            quorum => small("copies as write quorum", quorum)?,
+        replication: match spec {
+            pb::ProvisionSpec {
+                replicas: 0,
+                write_quorum: 0,
+                ..
+            } => own.replication,
+            spec => ReplicationWish {
+                replicas: small("replicas", spec.replicas)?,
+                write_quorum: small("copies as write quorum", spec.write_quorum)?,
+                zones: small("zones", spec.zones)?,
+                regions: small("regions", spec.regions)?,
+            },
         },
     };
     settings.validate().map(|()| settings)

@@ -45,8 +45,7 @@ async fn nodes_wait_until_the_operator_provisions() {
     let provisioning = async {
         let settings = ProvisionSettings {
             partitions: 8,
-            replicas: 3,
-            write_quorum: 2,
+            replication: "2".parse().unwrap(),
         };
         let wrong = Metadata::provision(&seeds[1], "other", settings, &options(&seeds)).await;
         assert!(
@@ -68,6 +67,7 @@ async fn nodes_wait_until_the_operator_provisions() {
     let replication = Replication {
         replicas: 3,
         write_quorum: 2,
+        ..Replication::default()
     };
     assert_eq!(cluster.replication, replication);
 }
