@@ -7,6 +7,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use abide_config::Config;
+use abide_node::LogFilter;
 use clap::Parser as _;
 
 use crate::arguments::Arguments;
@@ -32,14 +33,17 @@ fn main() -> ExitCode {
         print!("{}", config.to_toml());
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = logging::start(&config) {
-        complain(&*error);
-        return ExitCode::from(MISUSED);
-    }
+    let log_filter = match logging::start(&config) {
+        Ok(log_filter) => log_filter,
+        Err(error) => {
+            complain(&*error);
+            return ExitCode::from(MISUSED);
+        }
+    };
     for name in arguments::ignored_variables() {
         tracing::warn!(name, "environment variable names no setting and is ignored");
     }
-    match run(config) {
+    match run(config, log_filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Once: as a log line, or where those are turned off, as it is.
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Box<dyn Error>> {
+fn run(config: Config, log_filter: LogFilter) -> Result<(), Box<dyn Error>> {
     // Whoever makes an HTTP client needs it; a second call would find the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -61,7 +65,7 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
         runtime.worker_threads(threads.get());
     }
     let runtime = runtime.enable_all().build()?;
-    let reason = runtime.block_on(abide_node::Node::run(config));
+    let reason = runtime.block_on(abide_node::Node::run(config, log_filter));
     // What still runs then is of no use to anybody; a blocked thread must not hold up the end.
     runtime.shutdown_background();
     let reason = reason?;

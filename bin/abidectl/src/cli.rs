@@ -13,6 +13,8 @@ use crate::select;
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) style: Style,
     /// Print one JSON object per line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -24,7 +26,7 @@ pub(crate) struct Cli {
 }
 
 /// Whom to ask.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
     /// Addresses of node ports; the first that answers is asked.
     #[arg(
@@ -46,6 +48,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Another node, with the same patience.
+    pub(crate) fn at(&self, address: &str) -> Self {
+        Self {
+            address: vec![address.to_owned()],
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout)
     }
@@ -55,10 +65,91 @@ impl Target {
     }
 }
 
+/// How things are shown to people.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Style {
+    /// How tables are drawn.
+    #[arg(long, value_enum, value_name = "STYLE", default_value_t = TableStyle::Compact, global = true)]
+    pub(crate) table_style: TableStyle,
+    /// How times are written: how long ago, or when.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = TimeFormat::Human, global = true)]
+    pub(crate) time_format: TimeFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableStyle {
+    Compact,
+    Borders,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TimeFormat {
+    Human,
+    Iso8601,
+    Rfc2822,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Look once, which takes one interval, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Between two looks, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) interval: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogFilter {
+    /// Nodes (`N1` or `1`), comma separated; all if none is given.
+    #[arg(long, value_name = "NODES", value_delimiter = ',', value_parser = node_id, global = true)]
+    pub(crate) node: Vec<u32>,
+    #[command(subcommand)]
+    pub(crate) command: Option<LogFilterCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogFilterCommand {
+    /// Show what is logged.
+    Show,
+    /// Log by this filter from now on.
+    Set {
+        /// In the syntax of RUST_LOG, such as `info,abide_processor=debug`.
+        filter: String,
+    },
+    /// Log as configured again.
+    Reset,
+}
+
+/// `N2`, `n2` or `2`.
+fn node_id(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix(['N', 'n']).unwrap_or(text);
+    match digits.parse() {
+        Ok(id) if id > 0 => Ok(id),
+        _ => Err("a node is N1, N2, ...".to_owned()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the cluster and its nodes.
-    Status,
+    /// Say whether the cluster is well, and what to do if not; then the exit code is 1.
+    Status {
+        /// With all partitions and replicas.
+        #[arg(long)]
+        extra: bool,
+    },
+    /// Show what the nodes do, over and over.
+    Top(Top),
+    /// Run a query over invocations, journals, state, the registry and the cluster.
+    Sql {
+        /// Such as `select * from nodes`.
+        query: String,
+        /// The same as `--json`.
+        #[arg(long)]
+        jsonl: bool,
+    },
+    /// Show what nodes log, or have them log something else until their next start.
+    LogFilter(LogFilter),
     /// Ask one node whether it serves; 0 if so, 1 if not. For the health checks of containers.
     Health,
     /// Show, drain and remove nodes.
@@ -79,6 +170,15 @@ pub(crate) enum Command {
     /// Show who keeps the metadata, and who of them votes.
     #[command(subcommand)]
     MetadataServer(MetadataServer),
+    /// Snapshots of partitions, from which replicas start.
+    #[command(subcommand)]
+    Snapshots(Snapshots),
+    /// Backups of the whole cluster, from which a new one can be made.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Go on when more was lost than replication covers.
+    #[command(subcommand)]
+    Recover(Recover),
     /// Form a new cluster with the node that is asked as its first member.
     Provision(Provision),
 }
@@ -387,6 +487,22 @@ pub(crate) struct SetConfig {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Recover {
+    /// Most metadata servers are lost: show what the others hold, and have the one with most go on alone.
+    ///
+    /// What has to be typed is asked for in any case, with --yes too.
+    Metadata,
+    /// Too many replicas of logs are lost: show what is left, and have their partitions go on with that.
+    ///
+    /// What has to be typed is asked for in any case, with --yes too.
+    Logs {
+        /// The partitions; all that cannot go on by themselves if none is given.
+        #[arg(value_name = "PARTITION")]
+        partitions: Vec<u16>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Metadata {
     /// Print a document; without a key, list the keys.
     Get {
@@ -448,8 +564,77 @@ pub(crate) enum MetadataServer {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshots {
+    /// One row per snapshot that is kept.
+    #[command(alias = "ls")]
+    List {
+        /// The partitions; all if none is given.
+        #[arg(value_name = "PARTITION")]
+        partitions: Vec<u16>,
+    },
+    /// Take snapshots now, and wait until they are stored.
+    #[command(alias = "create-snapshot")]
+    Create {
+        /// The partitions; all if none is given.
+        #[arg(value_name = "PARTITION")]
+        partitions: Vec<u16>,
+        /// A snapshot that shows this record will do. Without it new ones are taken.
+        #[arg(long, value_name = "LSN", default_value_t = 0)]
+        min_lsn: u64,
+        /// Then trim the logs below them, as far as every replica in reach has the records on disk.
+        #[arg(long)]
+        trim_log: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Back the whole cluster up as it is at one moment.
+    Create {
+        /// Where to: `s3://bucket/prefix`, `gs://...`, `az://...` or `file:///directory`. The nodes go there, not this
+        /// program.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+    /// One row per backup.
+    #[command(alias = "ls")]
+    List {
+        /// Where they are.
+        #[arg(long, value_name = "URL")]
+        at: String,
+    },
+    /// Read a backup and compare it with what was stored.
+    Verify {
+        /// The newest if none is given.
+        #[arg(value_name = "BACKUP")]
+        id: Option<String>,
+        /// Where it is.
+        #[arg(long, value_name = "URL")]
+        at: String,
+    },
+    /// Form a new cluster from a backup, with the node that is asked as its first member.
+    Restore {
+        /// The newest if none is given.
+        #[arg(value_name = "BACKUP")]
+        id: Option<String>,
+        /// Where it is.
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// How much is kept, like `2` or `{zone: 2, node: 3}`; as the backup has it if not given.
+        #[arg(short = 'r', long, value_name = "REPLICATION")]
+        replication: Option<ReplicationWish>,
+    },
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Provision {
+    /// Begin with a backup; the number of partitions is that of the backup.
+    #[arg(long, value_name = "URL", conflicts_with = "num_partitions")]
+    pub(crate) from_backup: Option<String>,
+    /// Which one; the newest if none is given.
+    #[arg(long, value_name = "BACKUP", requires = "from_backup")]
+    pub(crate) backup: Option<String>,
     /// Partitions; the node's own setting if not given. Cannot be changed later.
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) num_partitions: Option<u16>,

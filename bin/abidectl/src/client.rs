@@ -9,6 +9,11 @@ use abide_rpc::proto::cluster::{
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_rpc::proto::metadata::{ProvisionRequest, ProvisionSpec, provision_reply};
 use abide_rpc::proto::operations::operations_client::OperationsClient;
+use abide_rpc::proto::recovery::recovery_client::RecoveryClient;
+use abide_rpc::proto::recovery::{
+    LogSurvey, MetadataSurvey, RecoverLog, RecoverMetadata, SurveyLogs, SurveyMetadata,
+};
+use abide_rpc::proto::snapshots::snapshots_client::SnapshotsClient;
 use http_body_util::{BodyExt as _, Limited};
 use tonic::codegen::Service as _;
 use tonic::transport::{Channel, Endpoint};
@@ -23,6 +28,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Node {
     address: String,
     channel: Channel,
+    target: Target,
 }
 
 impl Node {
@@ -36,12 +42,66 @@ impl Node {
             match endpoint.connect().await {
                 Ok(channel) => {
                     let address = address.trim().to_owned();
-                    return Ok(Self { address, channel });
+                    return Ok(Self {
+                        address,
+                        channel,
+                        target: target.clone(),
+                    });
                 }
                 Err(error) => tried.push(format!("{address}: {}", root_cause(&error))),
             }
         }
         Err(Failure::Unreachable { tried })
+    }
+
+    /// Connects to another node with the same patience.
+    pub(crate) async fn connect_to(address: &str, target: &Target) -> Result<Self, Failure> {
+        Self::connect(&target.at(address)).await
+    }
+
+    /// What it was found with.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What every metadata server holds.
+    pub(crate) async fn survey_metadata(&self) -> Result<MetadataSurvey, Failure> {
+        let answer = self
+            .recovery()
+            .metadata(SurveyMetadata { local: false })
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// Has the cluster go on with one server's metadata; the cluster's next fingerprint.
+    pub(crate) async fn go_on_with_metadata(&self, order: RecoverMetadata) -> Result<u64, Failure> {
+        let answer = self.recovery().go_on_with_metadata(order).await;
+        answer
+            .map(|answer| answer.into_inner().fingerprint)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// What is left of logs; of all if none is named.
+    pub(crate) async fn survey_logs(&self, partitions: &[u16]) -> Result<Vec<LogSurvey>, Failure> {
+        let partitions = partitions.iter().copied().map(u32::from).collect();
+        let answer = self.recovery().logs(SurveyLogs { partitions }).await;
+        answer
+            .map(|answer| answer.into_inner().logs)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// Has a log go on with what is left; the epoch that takes over.
+    pub(crate) async fn go_on_with_log(&self, order: RecoverLog) -> Result<u64, Failure> {
+        let answer = self.recovery().go_on_with_log(order).await;
+        answer
+            .map(|answer| answer.into_inner().epoch)
+            .map_err(|status| self.failure(&status))
+    }
+
+    fn recovery(&self) -> RecoveryClient<Channel> {
+        RecoveryClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// As it was given.
@@ -51,7 +111,7 @@ impl Node {
 
     pub(crate) async fn describe(&self) -> Result<ClusterStatus, Failure> {
         let mut client = self.cluster();
-        let answer = client.describe(DescribeCluster {}).await;
+        let answer = client.describe(DescribeCluster { with_load: false }).await;
         answer
             .map(tonic::Response::into_inner)
             .map_err(|status| self.failure(&status))
@@ -119,8 +179,18 @@ impl Node {
         OperationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    fn cluster(&self) -> ClusterClient<Channel> {
+    /// What is asked about snapshots and backups.
+    pub(crate) fn snapshots(&self) -> SnapshotsClient<Channel> {
+        SnapshotsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// For other services of the node.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// What a refusal means.
@@ -128,7 +198,7 @@ impl Node {
         Failure::of(&self.address, status)
     }
 
-    fn refused(&self, detail: String) -> Failure {
+    pub(crate) fn refused(&self, detail: String) -> Failure {
         Failure::Refused {
             address: self.address.clone(),
             detail,

@@ -7,6 +7,7 @@ use tonic::Code;
 
 /// The header in which a node says what to do instead.
 const HINT: &str = "abide-hint";
+use crate::output;
 
 /// A command that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +50,21 @@ pub(crate) enum Failure {
     Input(io::Error),
     #[error("after {seconds} s it is still going on: {left}")]
     StillGoingOn { seconds: u64, left: String },
+    #[error("nothing was changed: what is given up was not typed")]
+    NotTyped,
+    #[error("there is nothing to recover: {what}")]
+    NotLost { what: String },
+    #[error("there is nothing to go on with: {what}")]
+    NothingLeft { what: String },
+    #[error("not yet: {what}")]
+    NotYet { what: String },
     #[error("nothing was changed: it was not confirmed")]
     NotConfirmed,
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
+    /// The command was carried out, and what it found is not as it should be.
+    #[error("{text}")]
+    NotWell { text: String },
 }
 
 impl Failure {
@@ -104,13 +116,15 @@ impl Failure {
             ),
             Self::NoDocument { .. } => Some("`abidectl metadata get` lists the keys".to_owned()),
             Self::AlreadyProvisioned { .. } => Some("`abidectl status` shows it".to_owned()),
+            Self::NotYet { .. } => Some("`abidectl recover` again shows how it stands".to_owned()),
+            Self::NotTyped | Self::NotLost { .. } | Self::NothingLeft { .. } => None,
             Self::Operation { hint, .. } => Some(hint.clone()),
             Self::NotJson { .. } => Some("quote it for the shell, or give - and the text on the standard input".to_owned()),
             Self::Patch { key, .. } => Some(format!("`abidectl metadata get {key}` shows the document")),
             Self::NoChange { hint } => Some((*hint).to_owned()),
             Self::StillGoingOn { .. } => Some("it goes on by itself; the same command follows it again".to_owned()),
             Self::NotConfirmed => Some("`--yes` confirms without a question".to_owned()),
-            Self::Refused { .. } | Self::Output(_) | Self::Input(_) => None,
+            Self::Refused { .. } | Self::Output(_) | Self::Input(_) | Self::NotWell { .. } => None,
         }
     }
 
@@ -133,12 +147,23 @@ impl Failure {
             | Self::Patch { .. }
             | Self::Input(_)
             | Self::StillGoingOn { .. }
+            | Self::NotTyped
+            | Self::NotLost { .. }
+            | Self::NothingLeft { .. }
+            | Self::NotYet { .. }
+            | Self::NotWell { .. }
             | Self::Output(_) => 1,
         }
     }
 
     /// Says so on stderr.
     pub(crate) fn report(&self) -> ExitCode {
+        if let Self::NotWell { text } = self {
+            return match output::print(text) {
+                Ok(()) => ExitCode::from(self.exit_code()),
+                Err(failure) => failure.report(),
+            };
+        }
         let mut stderr = io::stderr().lock();
         let colour = stderr.is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -6,6 +6,7 @@ mod commands;
 mod confirm;
 mod failure;
 mod json_patch;
+mod observe;
 mod output;
 mod select;
 
@@ -26,6 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> Result<(), Failure> {
+    output::use_style(cli.style);
     let text = commands::run(cli).await?;
     output::print(&text)
 }

@@ -23,9 +23,10 @@ use tower_http::compression::CompressionLayer;
 
 use crate::cluster::{Cluster, Engine};
 use crate::error::AdminError;
+use crate::observe::Observer;
 use crate::query::Sql;
 use crate::{
-    deployments, invocations, kafka_clusters, limits, openapi, query, services, state,
+    deployments, invocations, kafka_clusters, limits, observe, openapi, query, services, state,
     subscriptions, system,
 };
 
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) schema: watch::Receiver<Arc<Schema>>,
     pub(crate) metrics: MetricsText,
     pub(crate) sql: Option<Arc<dyn Sql>>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     in_progress: AtomicUsize,
 }
 
@@ -120,6 +122,7 @@ impl Admin {
                 schema,
                 metrics,
                 sql: None,
+                observer: None,
                 in_progress: AtomicUsize::new(0),
             }),
         }
@@ -131,6 +134,16 @@ impl Admin {
         // Nothing shares it before it serves.
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.sql = Some(sql);
+        }
+        self
+    }
+
+    /// With something that looks into the cluster; without, what needs it answers 501.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        // Nothing shares it before it serves.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.observer = Some(observer);
         }
         self
     }
@@ -209,6 +222,13 @@ fn api(version: ApiVersion) -> Routes {
         .route("/cluster-health", get(system::cluster_health))
         .route("/metrics", get(system::metrics))
         .route("/openapi", get(openapi::show))
+        .route("/api/v1/cluster/stats", get(observe::stats))
+        .route(
+            "/api/v1/log-filter",
+            get(observe::log_filter)
+                .put(observe::set_log_filter)
+                .delete(observe::reset_log_filter),
+        )
         .route("/query", post(query::query))
         .route(
             "/deployments",

@@ -131,6 +131,10 @@ pub(crate) enum AdminError {
     NotSupported(&'static str),
     #[error("{0} is not there yet")]
     NotThereYet(String),
+    #[error("The cluster's status is not known: {0}")]
+    NoStatus(String),
+    #[error("Not a log filter: {0}")]
+    LogFilter(String),
     #[error("PUT deployment is deprecated, use PATCH instead")]
     PutIsGone,
     #[error("too many requests, the admin API is overloaded. Retry later.")]
@@ -160,9 +164,13 @@ impl AdminError {
             | Self::IncompletePrefix(_)
             | Self::NoState(_)
             | Self::SubscriptionScheme { .. }
-            | Self::KafkaCluster(KafkaClusterError::NoBrokers(_))
+            | Self::KafkaCluster(
+                KafkaClusterError::NoBrokers(_) | KafkaClusterError::Unsupported { .. },
+            )
             | Self::Subscription(
-                SubscriptionError::ClusterNotFound { .. } | SubscriptionError::HandlerNotFound(_),
+                SubscriptionError::ClusterNotFound { .. }
+                | SubscriptionError::HandlerNotFound(_)
+                | SubscriptionError::Unsupported(_),
             )
             | Self::UpdateService(UpdateServiceError::NotAWorkflow(_)) => StatusCode::BAD_REQUEST,
             Self::DeploymentNotFound(_)
@@ -220,6 +228,8 @@ impl AdminError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NotThereYet(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoStatus(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LogFilter(_) => StatusCode::BAD_REQUEST,
         }
     }
 

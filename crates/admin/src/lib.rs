@@ -12,6 +12,7 @@ mod error;
 mod invocations;
 mod kafka_clusters;
 mod limits;
+mod observe;
 mod openapi;
 mod query;
 mod registry;
@@ -22,4 +23,5 @@ mod subscriptions;
 mod system;
 
 pub use app::{Admin, AdminOptions, MetricsText};
+pub use observe::{FilterChange, FilterState, Observer};
 pub use query::{Sql, SqlError, SqlFormat, SqlRows};

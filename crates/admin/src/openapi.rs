@@ -14,13 +14,14 @@ use serde_json::{Map, Value};
 const FRAME: &str = include_str!("../openapi/document.json");
 
 /// In the order of the tags.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     include_str!("../openapi/deployments.json"),
     include_str!("../openapi/services.json"),
     include_str!("../openapi/invocations.json"),
     include_str!("../openapi/query.json"),
     include_str!("../openapi/kafka.json"),
     include_str!("../openapi/limits.json"),
+    include_str!("../openapi/observe.json"),
     include_str!("../openapi/system.json"),
 ];
 

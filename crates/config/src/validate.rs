@@ -52,7 +52,8 @@ impl Config {
         self.validate_networking()?;
         self.validate_metadata()?;
         self.validate_storage()?;
-        self.validate_worker()
+        self.validate_worker()?;
+        self.validate_snapshots()
     }
 
     fn validate_node(&self) -> Result<(), InvalidValue> {
@@ -321,6 +322,68 @@ impl Config {
         )
     }
 
+    fn validate_snapshots(&self) -> Result<(), InvalidValue> {
+        let worker = &self.worker;
+        at_least(
+            "worker.trim-check-interval",
+            worker.trim_check_interval,
+            Duration::from_millis(10),
+        )?;
+        let snapshots = &worker.snapshots;
+        if let Some(url) = &snapshots.destination {
+            check(
+                place_of_snapshots(url),
+                "worker.snapshots.destination",
+                format!("'{url}'"),
+                "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY",
+            )?;
+        }
+        let wanted = [
+            snapshots
+                .snapshot_interval
+                .map(|_| "worker.snapshots.snapshot-interval"),
+            (snapshots.snapshot_interval_num_records)
+                .map(|_| "worker.snapshots.snapshot-interval-num-records"),
+        ];
+        for key in wanted.into_iter().flatten() {
+            check(
+                snapshots.destination.is_some(),
+                key,
+                "set",
+                "set `worker.snapshots.destination` too: without it no snapshots are taken",
+            )?;
+        }
+        if let Some(interval) = snapshots.snapshot_interval {
+            at_least(
+                "worker.snapshots.snapshot-interval",
+                interval,
+                Duration::from_millis(100),
+            )?;
+        }
+        if let Some(mode) = worker.durability_mode {
+            check(
+                snapshots.destination.is_some() || !mode.wants_snapshots(),
+                "worker.durability-mode",
+                format!("{mode:?}"),
+                "set `worker.snapshots.destination` too, or use replica-set-only: without snapshots no log would \
+                 ever be trimmed",
+            )?;
+        }
+        let retry = &snapshots.object_store_retry_policy;
+        check(
+            retry.exponentiation_factor.is_finite() && retry.exponentiation_factor >= 1.0,
+            "worker.snapshots.object-store-retry-policy.exponentiation-factor",
+            retry.exponentiation_factor,
+            "use 1.0 or more: pauses do not shrink",
+        )?;
+        ordered(
+            "worker.snapshots.object-store-retry-policy.initial-interval",
+            retry.initial_interval,
+            "worker.snapshots.object-store-retry-policy.max-interval",
+            retry.max_interval,
+        )
+    }
+
     fn validate_worker(&self) -> Result<(), InvalidValue> {
         at_least(
             "worker.cleanup-interval",
@@ -364,6 +427,14 @@ impl Config {
             invoker.request_identity_expiration,
             Duration::from_secs(1),
         )
+    }
+}
+
+fn place_of_snapshots(url: &str) -> bool {
+    match url.split_once("://") {
+        Some(("file", path)) => path.starts_with('/'),
+        Some(("s3" | "gs" | "az", place)) => !place.is_empty() && !place.starts_with('/'),
+        _ => false,
     }
 }
 

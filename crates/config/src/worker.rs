@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::snapshots::{DurabilityMode, SnapshotsConfig};
 use crate::storage::PartitionStoreConfig;
 use crate::text::{ByteCount, duration};
 
@@ -24,10 +25,23 @@ pub struct WorkerConfig {
     /// Timers that each partition keeps in memory; later ones wait on disk until their turn is near. More save
     /// reads and take memory.
     pub num_timers_in_memory_limit: NonZeroU32,
-    /// What a log may keep although no replica needs it any more, by time: a replica that was away for less
-    /// catches up from the log.
+    /// What must be stored before records of a log are forgotten: `balanced`, `replica-set-only`, `snapshot-only`,
+    /// `snapshot-and-replica-set` or `none`. Unset is `balanced` where snapshots have a destination, else
+    /// `replica-set-only`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability_mode: Option<DurabilityMode>,
+    /// In the modes `balanced` and `snapshot-only`, how long records are kept beyond that: a replica that was away for
+    /// less catches up from the log instead of a snapshot. Longer takes disk for as much load. In the other modes all
+    /// replicas have what is forgotten.
     #[serde(with = "duration")]
     pub trim_delay_interval: Duration,
+    /// How often trimming and snapshots are considered. Shorter keeps logs shorter and writes more often.
+    #[serde(with = "duration")]
+    pub trim_check_interval: Duration,
+    /// Fewer records are not trimmed. Less keeps quiet logs shorter and writes more often.
+    pub trim_num_records_min: NonZeroU32,
+    /// Snapshots of partitions in an object store.
+    pub snapshots: SnapshotsConfig,
     /// Storage of the partitions' state.
     pub storage: PartitionStoreConfig,
     /// The calling of services.
@@ -41,7 +55,11 @@ impl Default for WorkerConfig {
             max_command_batch_size: NonZeroU32::new(1024).expect("not zero"),
             max_command_batch_bytes: ByteCount::mib(1),
             num_timers_in_memory_limit: NonZeroU32::new(10_000).expect("not zero"),
+            durability_mode: None,
             trim_delay_interval: Duration::from_secs(10 * 60),
+            trim_check_interval: Duration::from_secs(5),
+            trim_num_records_min: NonZeroU32::new(1000).expect("not zero"),
+            snapshots: SnapshotsConfig::default(),
             storage: PartitionStoreConfig::default(),
             invoker: InvokerConfig::default(),
         }
@@ -98,6 +116,12 @@ pub struct InvokerConfig {
     /// How long a signature is good for. Longer forgives clocks that differ, shorter whoever copies a request.
     #[serde(with = "duration")]
     pub request_identity_expiration: Duration,
+    /// An HTTP proxy through which connections to services are tunnelled, such as `http://proxy:3128`; name and password
+    /// may stand before its host. Unset connects directly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<String>,
+    /// Hosts, and domains with all below them, that are reached without the proxy; `*` is all.
+    pub no_proxy: Vec<String>,
     /// Headers of every request to a service.
     pub additional_request_headers: BTreeMap<String, String>,
 }
@@ -123,6 +147,8 @@ impl Default for InvokerConfig {
             http2_idle_connection_timeout: Duration::from_secs(5 * 60),
             request_identity_private_key_pem_file: None,
             request_identity_expiration: Duration::from_secs(60),
+            http_proxy: None,
+            no_proxy: Vec::new(),
             additional_request_headers: BTreeMap::new(),
         }
     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, header};
 use hyper::body::Incoming;
+use metrics::Gauge;
 use tokio::sync::watch;
 
 use crate::answer::{self, Answer};
@@ -34,11 +35,15 @@ pub(crate) struct Door<P> {
 }
 
 /// One of the requests in progress, until it is dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct Place<'a> {
+    count: &'a AtomicUsize,
+    gauge: &'a Gauge,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.decrement(1.0);
     }
 }
 
@@ -103,7 +108,11 @@ impl<P: Partitions> Door<P> {
 
     fn take_place(&self, most: Option<NonZeroUsize>) -> Option<Place<'_>> {
         let before = self.in_progress.fetch_add(1, Ordering::Relaxed);
-        let place = Place(&self.in_progress);
+        self.metrics.in_progress.increment(1.0);
+        let place = Place {
+            count: &self.in_progress,
+            gauge: &self.metrics.in_progress,
+        };
         most.is_none_or(|most| before < most.get()).then_some(place)
     }
 

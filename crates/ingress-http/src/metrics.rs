@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use metrics::{Counter, Histogram};
+use metrics::{Counter, Gauge, Histogram};
 
 use crate::error::IngressError;
 use crate::path::Mode;
@@ -84,6 +84,7 @@ struct OfService {
 pub(crate) struct Metrics {
     services: RwLock<HashMap<String, OfService>>,
     pub(crate) unknown: Arc<Series>,
+    pub(crate) in_progress: Gauge,
     pub(crate) connections_created: Counter,
     pub(crate) connections_dropped: Counter,
     pub(crate) connections_broken: Counter,
@@ -94,6 +95,7 @@ impl Metrics {
         Self {
             services: RwLock::default(),
             unknown: Arc::new(Series::new(UNKNOWN, UNKNOWN)),
+            in_progress: metrics::gauge!("abide_ingress_requests_in_progress"),
             connections_created: metrics::counter!(CONNECTIONS_CREATED, "status" => "success"),
             connections_dropped: metrics::counter!(CONNECTIONS_DROPPED, "status" => "success"),
             connections_broken: metrics::counter!(CONNECTIONS_DROPPED, "status" => "incomplete"),

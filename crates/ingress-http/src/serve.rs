@@ -1,15 +1,18 @@
 //! Connections: HTTP/1.1 and cleartext HTTP/2 on one port, told apart by their first bytes.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use abide_processor::Router;
 use abide_schema::Schema;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +31,9 @@ use crate::trace::Client;
 
 /// Pause after the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Before a door that closes takes no more connections and closes those that are idle, it says so for this long in its
+/// answers: a request that is on its way over a connection that is being closed has failed for all that its client knows.
+const NOTICE: Duration = Duration::from_millis(500);
 /// A peer that is silent for so long is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -100,28 +106,38 @@ async fn serve<P: Partitions, L: Listen>(
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let builder = Arc::new(builder(&door.options));
+    let take = |(stream, client): (L::Stream, Option<SocketAddr>)| {
+        let connection = Connection {
+            door: door.clone(),
+            builder: builder.clone(),
+            shutdown: shutdown.clone(),
+            cut: cut.clone(),
+            // Nobody else asks for it.
+            client: client.filter(|_| door.options.tracer.is_on()).map(Client),
+        };
+        connections.spawn(connection.serve(stream));
+    };
+    let notice_given = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(NOTICE).await;
+    };
+    let mut notice_given = pin!(notice_given);
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = notice_given.as_mut() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, client)) => {
-                let connection = Connection {
-                    door: door.clone(),
-                    builder: builder.clone(),
-                    shutdown: shutdown.clone(),
-                    cut: cut.clone(),
-                    // Nobody else asks for it.
-                    client: client.filter(|_| door.options.tracer.is_on()).map(Client),
-                };
-                connections.spawn(connection.serve(stream));
-            }
+            Ok(accepted) => take(accepted),
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // Who is connected already and waits to be accepted would see a broken connection, not a refused one.
+    while let Some(accepted) = waiting(&listener).await {
+        take(accepted);
     }
     drop(listener);
     connections.close();
@@ -137,6 +153,18 @@ async fn serve<P: Partitions, L: Listen>(
         cut.cancel();
         connections.wait().await;
     }
+}
+
+/// A connection that needs not be waited for.
+async fn waiting<L: Listen>(listener: &L) -> Option<(L::Stream, Option<SocketAddr>)> {
+    let mut accepting = pin!(listener.accept());
+    poll_fn(|context| {
+        Poll::Ready(match accepting.as_mut().poll(context) {
+            Poll::Ready(accepted) => accepted.ok(),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 fn builder(options: &IngressOptions) -> auto::Builder<TokioExecutor> {
@@ -176,13 +204,22 @@ impl<P: Partitions> Connection<P> {
             if let Some(client) = self.client {
                 request.extensions_mut().insert(client);
             }
-            async move { Ok::<_, Infallible>(door.answer(request).await) }
+            let keeps_alive = request.version() < Version::HTTP_2;
+            let shutdown = self.shutdown.clone();
+            async move {
+                let mut response = door.answer(request).await;
+                if keeps_alive && shutdown.is_cancelled() {
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let stream = TokioIo::new(Patience::new(stream, FIRST_BYTES_WITHIN));
         let mut served = pin!(self.builder.serve_connection(stream, service));
         let result = tokio::select! {
             result = served.as_mut() => result,
-            () = self.shutdown.cancelled() => {
+            () = self.leave() => {
                 served.as_mut().graceful_shutdown();
                 tokio::select! {
                     result = served => result,
@@ -196,6 +233,17 @@ impl<P: Partitions> Connection<P> {
                 tracing::debug!(error, "connection broken");
                 metrics.connections_broken.increment(1);
             }
+        }
+    }
+}
+
+impl<P> Connection<P> {
+    /// Returns when a connection that is idle may be closed: its client had time to hear that it will be.
+    async fn leave(&self) {
+        self.shutdown.cancelled().await;
+        tokio::select! {
+            () = tokio::time::sleep(NOTICE) => {}
+            () = self.cut.cancelled() => {}
         }
     }
 }

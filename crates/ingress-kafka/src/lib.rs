@@ -17,5 +17,6 @@ mod reader;
 mod record;
 mod source;
 mod subscriptions;
+mod trace;
 
 pub use subscriptions::{KafkaIngress, KafkaOptions};

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::record::{Record, producer};
 use crate::source::{Batch, Source};
 use crate::subscriptions::KafkaOptions;
+use crate::trace;
 
 /// Pause before the first and the longest pause between tries: of a session, of a delivery, of a record that cannot be
 /// made an invocation.
@@ -342,7 +343,17 @@ impl Session<'_> {
         let schema = self.reader.schema.borrow().clone();
         while let Some(record) = reading.held.front() {
             match record.invocation(subscription, &reading.producer.id, &schema) {
-                Ok(produced) => {
+                Ok(mut produced) => {
+                    let tracer = &self.reader.options.tracer;
+                    if tracer.is_on() {
+                        trace::read(
+                            tracer,
+                            subscription,
+                            &reading.producer.id,
+                            record,
+                            &mut produced,
+                        );
+                    }
                     let to = self.reader.router.partition_of(&produced.invocation.id);
                     reading
                         .source

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use abide_processor::Router;
 use abide_schema::{KafkaProperties, Schema};
+use abide_telemetry::Tracer;
 use abide_types::SubscriptionId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::reader::Reader;
 
 /// What an operator can set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
     /// Bytes of records of one subscription that were read and are not accepted yet.
     pub inflight_bytes_max: usize,
     /// Bytes of records that are sent together; one record may be larger.
     pub batch_bytes_max: usize,
+    /// Takes the spans of records.
+    pub tracer: Tracer,
 }
 
 impl Default for KafkaOptions {
@@ -26,6 +29,7 @@ impl Default for KafkaOptions {
         Self {
             inflight_bytes_max: 4 << 20,
             batch_bytes_max: 256 << 10,
+            tracer: Tracer::off(),
         }
     }
 }
@@ -105,7 +109,7 @@ impl KafkaIngress {
             let reader = Reader {
                 subscription: subscription.clone(),
                 properties: properties.clone(),
-                options: self.options,
+                options: self.options.clone(),
                 router: self.router.clone(),
                 schema: self.schema.clone(),
             };

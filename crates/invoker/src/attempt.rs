@@ -23,6 +23,7 @@ use crate::exchange::{Exchange, ExchangeError};
 use crate::failure::Trouble;
 use crate::head;
 use crate::invoker::Shared;
+use crate::metrics::RequestType;
 use crate::outgoing::Outgoing;
 use crate::pool::Remote;
 use crate::session::{Limits, Session, frame_trouble};
@@ -40,7 +41,7 @@ const MEMORY_FREE: usize = 64 * 1024;
 /// What surrounds a message that is as large as an attempt's memory: its frame, and the next one's beginning.
 const MEMORY_SPARE: usize = 512 * 1024;
 /// The budget is counted in these.
-const MEMORY_UNIT: usize = 1024;
+pub(crate) const MEMORY_UNIT: usize = 1024;
 /// Longer waits would overflow the clock.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -122,6 +123,15 @@ struct Plan {
     http_version: HttpVersion,
 }
 
+impl Plan {
+    fn request_type(&self) -> RequestType {
+        match self.request_response {
+            true => RequestType::RequestResponse,
+            false => RequestType::Bidirectional,
+        }
+    }
+}
+
 type Failed = (Trouble, Option<DeploymentId>);
 
 async fn begin(
@@ -138,7 +148,10 @@ async fn begin(
     let request = request(shared, &remote, &plan, attempt);
     match Exchange::begin(&remote, plan.http_version, request).await {
         Ok(exchange) => Ok((exchange, plan)),
-        Err(error) => Err((exchange_trouble(&error), Some(plan.deployment))),
+        Err(error) => {
+            shared.metrics.unanswered(plan.request_type());
+            Err((exchange_trouble(&error), Some(plan.deployment)))
+        }
     }
 }
 
@@ -480,8 +493,13 @@ impl<'a> Driver<'a> {
             let Poll::Ready(response) = self.exchange.poll_head(cx) else {
                 return Ok(());
             };
-            let response = response.map_err(|error| self.broken(&error))?;
+            let ty = self.plan.request_type();
+            let response = response.map_err(|error| {
+                self.shared.metrics.unanswered(ty);
+                self.broken(&error)
+            })?;
             self.has_head = true;
+            self.shared.metrics.answered(ty, response.status());
             head::check(
                 response.status(),
                 response.headers(),
@@ -517,7 +535,13 @@ impl<'a> Driver<'a> {
             }
             self.take_memory()?;
             match self.exchange.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => self.decoder.push(data),
+                Poll::Ready(Some(Ok(data))) => {
+                    self.shared
+                        .metrics
+                        .received_bytes
+                        .increment(data.len() as u64);
+                    self.decoder.push(data);
+                }
                 Poll::Ready(Some(Err(error))) => return Err(self.broken(&error)),
                 Poll::Ready(None) => {
                     self.decoder
@@ -572,6 +596,7 @@ impl<'a> Driver<'a> {
                     .ok()
             })
             .ok_or_else(|| {
+                self.shared.metrics.memory_refused.increment(1);
                 Trouble::coded(
                     ErrorCode::Rt0001,
                     "the memory budget for messages of deployments is used up",
@@ -624,8 +649,10 @@ impl<'a> Driver<'a> {
                 let unsent = self.outgoing.len();
                 let end = last && self.plan.request_response;
                 let sent = self.exchange.poll_send(cx, &mut self.outgoing, end);
-                if self.outgoing.len() < unsent {
+                let taken = unsent.saturating_sub(self.outgoing.len());
+                if 0 < taken {
                     self.active_at = Instant::now();
+                    self.shared.metrics.sent_bytes.increment(taken as u64);
                 }
                 match sent {
                     Poll::Ready(Ok(())) if last => {
@@ -647,7 +674,13 @@ impl<'a> Driver<'a> {
             }
         }
         let end = self.phase == Phase::Closed;
-        if let Poll::Ready(Err(_)) = self.exchange.poll_send(cx, &mut self.outgoing, end) {
+        let unsent = self.outgoing.len();
+        let sent = self.exchange.poll_send(cx, &mut self.outgoing, end);
+        let taken = unsent.saturating_sub(self.outgoing.len());
+        if 0 < taken {
+            self.shared.metrics.sent_bytes.increment(taken as u64);
+        }
+        if let Poll::Ready(Err(_)) = sent {
             self.stop_sending();
         }
     }

@@ -1,9 +1,12 @@
 //! Where a deployment is and what goes with every request to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use crate::proxy::Proxy;
 
 /// Why requests to an address cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,8 @@ pub(crate) struct Address {
     base_path: String,
     query: Option<String>,
     pub(crate) headers: HeaderMap,
+    /// What its connections go through.
+    pub(crate) proxy: Option<Arc<Proxy>>,
 }
 
 impl Address {
@@ -63,7 +68,14 @@ impl Address {
             scheme,
             authority,
             headers: map,
+            proxy: None,
         })
+    }
+
+    /// The same address, reached through `proxy` unless that has its host for an exception.
+    pub(crate) fn through(mut self, proxy: Option<&Arc<Proxy>>) -> Self {
+        self.proxy = proxy.filter(|proxy| proxy.is_for(self.host())).cloned();
+        self
     }
 
     pub(crate) fn is_tls(&self) -> bool {

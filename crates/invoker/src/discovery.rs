@@ -144,7 +144,8 @@ impl Invoker {
         request: &DiscoverRequest,
     ) -> Result<DiscoveredEndpoint, DiscoverError> {
         let options = self.options();
-        let address = Address::new(&request.uri, &request.additional_headers, &options.headers)?;
+        let address = Address::new(&request.uri, &request.additional_headers, &options.headers)?
+            .through(options.proxy.as_ref());
         let accept = HeaderValue::from_static(manifest::ACCEPT);
         let discovery = Question {
             address,

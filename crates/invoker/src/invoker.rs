@@ -2,10 +2,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use abide_schema::Schema;
 use futures::FutureExt as _;
-use metrics::{Counter, Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -14,6 +14,7 @@ use crate::api::{Attempt, AttemptHandle, Effect, Effects};
 use crate::attempt;
 use crate::failure::Trouble;
 use crate::identity::LOOK_INTERVAL;
+use crate::metrics::Metrics;
 use crate::options::InvokerOptions;
 use crate::pool::Pool;
 
@@ -21,6 +22,23 @@ use crate::pool::Pool;
 #[derive(Clone)]
 pub struct Invoker {
     shared: Arc<Shared>,
+}
+
+/// What an invoker uses of what it may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvokerLoad {
+    /// Attempts that may run at a time.
+    pub slots: usize,
+    /// Attempts that run.
+    pub slots_used: usize,
+    /// Bytes of messages that may be half received.
+    pub memory_bytes: usize,
+    /// Bytes of messages that are.
+    pub memory_bytes_used: usize,
+    /// Open HTTP/2 connections to deployments.
+    pub connections: usize,
+    /// Streams on them.
+    pub streams: usize,
 }
 
 pub(crate) struct Shared {
@@ -31,15 +49,14 @@ pub(crate) struct Shared {
     slots: Arc<Semaphore>,
     /// Looks for another key to sign with.
     _follow_identity: Option<AbortOnDropHandle<()>>,
-    started: Counter,
-    failed: Counter,
-    running: Gauge,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Invoker {
     /// An invoker that resolves services by the schema of the moment.
     pub fn new(options: InvokerOptions, schema: watch::Receiver<Arc<Schema>>) -> Self {
         let options = Arc::new(options);
+        let metrics = Arc::new(Metrics::new(options.concurrency_max));
         Self {
             shared: Arc::new(Shared {
                 slots: Arc::new(Semaphore::new(
@@ -48,15 +65,13 @@ impl Invoker {
                 memory: Arc::new(Semaphore::new(attempt::memory_units(
                     options.memory_bytes_max,
                 ))),
-                pool: Pool::new(options.clone()),
+                pool: Pool::new(options.clone(), metrics.clone()),
                 _follow_identity: (options.identity.clone()).map(|identity| {
                     AbortOnDropHandle::new(tokio::spawn(identity.follow(LOOK_INTERVAL)))
                 }),
                 options,
                 schema,
-                started: metrics::counter!("abide_invoker_attempts_started_total"),
-                failed: metrics::counter!("abide_invoker_attempts_failed_total"),
-                running: metrics::gauge!("abide_invoker_attempts_running"),
+                metrics,
             }),
         }
     }
@@ -64,6 +79,23 @@ impl Invoker {
     /// One permit of these is needed for every attempt. Take it before the attempt's state is read.
     pub fn slots(&self) -> &Arc<Semaphore> {
         &self.shared.slots
+    }
+
+    /// What is in use of what is limited.
+    pub fn load(&self) -> InvokerLoad {
+        let shared = &self.shared;
+        let options = &shared.options;
+        let memory_free = shared.memory.available_permits();
+        let memory = attempt::memory_units(options.memory_bytes_max);
+        let (connections, streams) = shared.pool.counts();
+        InvokerLoad {
+            slots: options.concurrency_max,
+            slots_used: (options.concurrency_max).saturating_sub(shared.slots.available_permits()),
+            memory_bytes: options.memory_bytes_max,
+            memory_bytes_used: memory.saturating_sub(memory_free) * attempt::MEMORY_UNIT,
+            connections,
+            streams,
+        }
     }
 
     /// What can be set.
@@ -84,8 +116,8 @@ impl Invoker {
         let guard = token.clone().drop_guard();
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            shared.started.increment(1);
-            shared.running.increment(1.0);
+            let begun = Instant::now();
+            shared.metrics.started();
             let (invocation, number) = (attempt.invocation, attempt.attempt);
             let run = attempt::run(&shared, slot, attempt, effects.clone(), messages, token);
             // A leader that waited for an attempt which died of a bug would wait for ever.
@@ -100,7 +132,7 @@ impl Invoker {
                 };
                 let _ = effects.send(effects_of_panic).await;
             }
-            shared.running.decrement(1.0);
+            shared.metrics.ended(begun.elapsed());
         });
         AttemptHandle { sender, guard }
     }
@@ -108,6 +140,6 @@ impl Invoker {
 
 impl Shared {
     pub(crate) fn count_failure(&self) {
-        self.failed.increment(1);
+        self.metrics.failed();
     }
 }

@@ -1,11 +1,13 @@
 //! What an operator can set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use abide_service_protocol::{awaiting, frame};
 use abide_telemetry::Tracer;
 
 use crate::identity::Identity;
+use crate::proxy::Proxy;
 
 /// How deployments are driven.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct InvokerOptions {
     pub headers: Vec<(String, String)>,
     /// Signs every discovery and invocation.
     pub identity: Option<Identity>,
+    /// What connections to deployments go through.
+    pub proxy: Option<Arc<Proxy>>,
     /// Takes the spans of attempts.
     pub tracer: Tracer,
 }
@@ -73,6 +77,7 @@ impl Default for InvokerOptions {
             discovery_bytes_max: 32 * 1024 * 1024,
             headers: Vec::new(),
             identity: None,
+            proxy: None,
             tracer: Tracer::off(),
         }
     }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::deployment::{Address, AddressError};
 use crate::http1::Idle;
+use crate::metrics::Metrics;
 use crate::options::InvokerOptions;
 use crate::prompt::PromptStream;
 
@@ -49,6 +50,7 @@ pub(crate) enum ConnectError {
 /// All connections of this node.
 pub(crate) struct Pool {
     options: Arc<InvokerOptions>,
+    metrics: Arc<Metrics>,
     remotes: Mutex<HashMap<DeploymentId, Arc<Remote>>>,
 }
 
@@ -59,6 +61,7 @@ pub(crate) struct Remote {
     additional_headers: std::collections::BTreeMap<String, String>,
     pub(crate) address: Address,
     options: Arc<InvokerOptions>,
+    metrics: Arc<Metrics>,
     connections: Mutex<Connections>,
     pub(crate) idle_http1: Idle,
 }
@@ -116,11 +119,26 @@ impl Drop for Lease {
 }
 
 impl Pool {
-    pub(crate) fn new(options: Arc<InvokerOptions>) -> Self {
+    pub(crate) fn new(options: Arc<InvokerOptions>, metrics: Arc<Metrics>) -> Self {
         Self {
             options,
+            metrics,
             remotes: Mutex::default(),
         }
+    }
+
+    /// Open HTTP/2 connections, and the streams on them.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let remotes: Vec<_> = self.remotes.lock().values().cloned().collect();
+        let mut counts = (0, 0);
+        for remote in remotes {
+            let connections = remote.connections.lock();
+            for connection in connections.open.iter().filter(|open| !open.is_closed()) {
+                counts.0 += 1;
+                counts.1 += connection.streams.load(Ordering::Relaxed);
+            }
+        }
+        counts
     }
 
     /// The remote of a deployment, as it is registered now.
@@ -145,8 +163,10 @@ impl Pool {
                 &deployment.uri,
                 &deployment.additional_headers,
                 &self.options.headers,
-            )?,
+            )?
+            .through(self.options.proxy.as_ref()),
             options: self.options.clone(),
+            metrics: self.metrics.clone(),
             connections: Mutex::default(),
             idle_http1: Idle::default(),
         });
@@ -200,6 +220,10 @@ impl Remote {
                 Ok(connected) => connected,
                 Err(_) => Err(ConnectError::TimedOut(self.options.connect_timeout)),
             };
+            match &connected {
+                Ok(_) => self.metrics.connections_opened.increment(1),
+                Err(_) => self.metrics.connections_failed.increment(1),
+            }
             let mut connections = self.connections.lock();
             connections.opening = None;
             connections.open.push(connected?);
@@ -260,9 +284,18 @@ pub(crate) async fn connect(
         authority: address.authority.to_string(),
         reason: error.to_string(),
     };
-    let stream = TcpStream::connect((address.host(), address.port()))
-        .await
-        .map_err(failed)?;
+    let stream = match &address.proxy {
+        None => TcpStream::connect((address.host(), address.port()))
+            .await
+            .map_err(failed)?,
+        Some(proxy) => {
+            let tunnel = proxy.tunnel(address).await;
+            tunnel.map_err(|reason| ConnectError::Connect {
+                authority: address.authority.to_string(),
+                reason,
+            })?
+        }
+    };
     let stream = PromptStream::new(stream).map_err(failed)?;
     if address.is_tls() {
         let stream = crate::tls::wrap(address, stream, versions)

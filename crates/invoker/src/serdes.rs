@@ -78,7 +78,8 @@ impl Invoker {
             &deployment.additional_headers,
             &options.headers,
         )
-        .map_err(DiscoverError::from)?;
+        .map_err(DiscoverError::from)?
+        .through(options.proxy.as_ref());
         let (accept, content_type) = match request.operation {
             SerdesOperation::Decode => ("application/json", "application/octet-stream"),
             SerdesOperation::Encode => ("*/*", "application/json"),

@@ -9,6 +9,7 @@
 
 mod journal;
 mod keys;
+mod metrics;
 mod server;
 mod service;
 mod space;

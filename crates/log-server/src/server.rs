@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::journal::JournalSizes;
+use crate::metrics::Metrics;
 use crate::space::{FreeSpace, SpaceGuard, free_space};
 use crate::store::{DiskRead, Opened, Reader, Store, StoreError, StoreSizes};
 use crate::view::{LogView, Lookup};
@@ -78,6 +79,9 @@ pub struct LogServer {
     queue: Arc<Queue>,
     full: Arc<AtomicBool>,
     peers: Arc<OnceLock<PeerReplies>>,
+    directory: PathBuf,
+    free_space: FreeSpace,
+    metrics: Arc<Metrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -103,6 +107,7 @@ impl Views {
 impl LogServer {
     /// Opens the log server of `directory`, which is created if need be.
     pub fn open(directory: &Path, options: LogServerOptions) -> Result<Arc<Self>, StoreError> {
+        let metrics = Arc::new(Metrics::new());
         let sizes = StoreSizes {
             journal: JournalSizes {
                 first_bytes: options.journal_file_bytes.min(4 << 20),
@@ -115,7 +120,7 @@ impl LogServer {
             reader,
             storage,
             logs,
-        } = Store::open(directory, sizes)?;
+        } = Store::open(directory, sizes, metrics.clone())?;
         let views = Views::default();
         for (partition, log) in logs {
             views
@@ -133,8 +138,8 @@ impl LogServer {
             views: views.clone(),
             storage,
             space: SpaceGuard::new(
-                directory,
-                options.free_space,
+                directory.clone(),
+                options.free_space.clone(),
                 options.free_bytes_min,
                 full.clone(),
             ),
@@ -145,8 +150,9 @@ impl LogServer {
             peers: peers.clone(),
             recent: Default::default(),
             recent_bytes: 0,
+            metrics: metrics.clone(),
         };
-        let fatal = options.fatal;
+        let fatal = options.fatal.clone();
         let run = move || {
             if let Err(error) = writer.run() {
                 writer.queue.close();
@@ -162,6 +168,9 @@ impl LogServer {
             queue,
             full,
             peers,
+            directory,
+            free_space: options.free_space,
+            metrics,
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -178,6 +187,21 @@ impl LogServer {
             is_full: self.full.load(Ordering::Relaxed),
             logs: self.views.0.read().len(),
         }
+    }
+
+    /// Bytes that wait for the disk, and the most that may.
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        self.queue.bytes()
+    }
+
+    /// Free bytes of the disk; `None` if the system does not tell.
+    pub fn free_bytes(&self) -> Option<u64> {
+        (self.free_space)(&self.directory).ok()
+    }
+
+    /// A number that RocksDB keeps, such as `rocksdb.estimate-live-data-size`; `None` if it knows no such number.
+    pub fn property(&self, name: &str) -> Option<u64> {
+        self.reader.property(name)
     }
 
     /// The logs of which there is something here.
@@ -216,6 +240,7 @@ impl LogServer {
                 // The writer is gone and the process about to end: as if the message had been lost.
                 return;
             }
+            self.metrics.overloaded.increment(1);
             let refused = AppendReply {
                 partition,
                 epoch,
@@ -278,14 +303,19 @@ impl LocalLog for LogServer {
 
     fn read_cached(&self, request: &ReadRequest) -> Option<ReadReply> {
         let outcome = self.outcome(request).ok()?;
+        self.metrics.reads_cached.increment(1);
         Some(self.reply(outcome))
     }
 
     fn read(&self, request: &ReadRequest) -> ReadReply {
         let (end, tail, committed) = match self.outcome(request) {
-            Ok(outcome) => return self.reply(outcome),
+            Ok(outcome) => {
+                self.metrics.reads_cached.increment(1);
+                return self.reply(outcome);
+            }
             Err(on_disk) => on_disk,
         };
+        self.metrics.reads_disk.increment(1);
         let (partition, epoch, from) = (request.partition, request.epoch, request.from);
         let found = self
             .reader
@@ -299,7 +329,10 @@ impl LocalLog for LogServer {
             // It may have been trimmed since.
             DiskRead::Corrupt(lsn) => match self.outcome(request) {
                 Ok(trimmed @ ReadOutcome::Trimmed { .. }) => trimmed,
-                Ok(_) | Err(_) => ReadOutcome::Corrupt { lsn },
+                Ok(_) | Err(_) => {
+                    self.metrics.corrupt.increment(1);
+                    ReadOutcome::Corrupt { lsn }
+                }
             },
         };
         self.reply(outcome)

@@ -22,6 +22,7 @@ use crate::journal::{Journal, JournalError, JournalFile, JournalSizes};
 use crate::keys::{
     FORMAT, Key, kind, put_record, read_number, read_record, read_storage, storage_value,
 };
+use crate::metrics::Metrics;
 
 /// Why a log server's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,7 @@ pub(crate) struct Store {
     keeper: Option<Sender<Keeping>>,
     keeper_thread: Option<JoinHandle<()>>,
     asked_for_file: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// The reading side; shared.
@@ -122,7 +124,11 @@ pub(crate) enum DiskRead {
 const FREE_FILES_MAX: usize = 2;
 
 impl Store {
-    pub(crate) fn open(directory: &Path, sizes: StoreSizes) -> Result<Opened, StoreError> {
+    pub(crate) fn open(
+        directory: &Path,
+        sizes: StoreSizes,
+        metrics: Arc<Metrics>,
+    ) -> Result<Opened, StoreError> {
         let path = directory.join("db");
         let database = |source| StoreError::Database {
             directory: path.clone(),
@@ -150,7 +156,7 @@ impl Store {
         )?;
         let free = Arc::new(Mutex::new(free));
         let (keeper, work) = channel();
-        let keeper_thread = spawn_keeper(db.clone(), free.clone(), work)?;
+        let keeper_thread = spawn_keeper(db.clone(), free.clone(), work, metrics.clone())?;
         let mut store = Self {
             directory: directory.to_path_buf(),
             journal,
@@ -162,6 +168,7 @@ impl Store {
             keeper: Some(keeper),
             keeper_thread: Some(keeper_thread),
             asked_for_file: false,
+            metrics,
         };
         let storage = store.storage()?;
         let reader = Reader { db };
@@ -264,6 +271,7 @@ impl Store {
         if self.journal.is_full(payload.len()) {
             let ready = self.free.lock().pop();
             let full = self.journal.rotate(ready, payload.len())?;
+            self.metrics.rotations.increment(1);
             self.asked_for_file = false;
             self.keep(Keeping::Flush(full));
         } else if !self.asked_for_file && self.journal.is_half_full() {
@@ -308,13 +316,18 @@ fn spawn_keeper(
     db: Arc<DB>,
     free: Arc<Mutex<Vec<JournalFile>>>,
     work: Receiver<Keeping>,
+    metrics: Arc<Metrics>,
 ) -> Result<JoinHandle<()>, StoreError> {
     let keep = move || {
         for work in work {
             let kept = match work {
                 Keeping::Flush(file) => match db.flush() {
-                    Ok(()) => Some(file),
+                    Ok(()) => {
+                        metrics.flushes.increment(1);
+                        Some(file)
+                    }
                     Err(error) => {
+                        metrics.flush_failures.increment(1);
                         // The file keeps what the database could not write, and its next start replays it.
                         tracing::error!(%error, "log database not flushed");
                         None
@@ -398,6 +411,11 @@ impl From<rocksdb::Error> for Problem {
 }
 
 impl Reader {
+    /// A number that RocksDB keeps.
+    pub(crate) fn property(&self, name: &str) -> Option<u64> {
+        self.db.property_int_value(name).ok().flatten()
+    }
+
     /// The state of every log.
     fn logs(&self) -> Result<BTreeMap<PartitionId, ReplicaLog>, Problem> {
         type Parts = (Epoch, Lsn, BTreeMap<Epoch, StoredSegment>);

@@ -12,6 +12,7 @@ use abide_log::{
 use abide_types::{Epoch, Lsn, NodeId, PartitionId};
 use parking_lot::{Condvar, Mutex};
 
+use crate::metrics::Metrics;
 use crate::server::Views;
 use crate::space::SpaceGuard;
 use crate::store::{Store, StoreError};
@@ -73,6 +74,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Bytes that wait, and the most that may.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        (self.state.lock().bytes, self.bytes_max)
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
@@ -123,6 +129,7 @@ pub(crate) struct Writer {
     /// What is in memory of the logs, oldest first.
     pub recent: VecDeque<(Arc<LogView>, Epoch, Lsn, usize)>,
     pub recent_bytes: usize,
+    pub metrics: Arc<Metrics>,
 }
 
 /// What has to happen once the batch is on disk.
@@ -164,6 +171,7 @@ impl Writer {
         match job {
             Job::Append(request, reply) => self.append(request, reply, after),
             Job::Fence(request, reply) => {
+                self.metrics.fences.increment(1);
                 let view = self.views.get_or_create(request.partition);
                 let mut state = view.lock();
                 let before = state.replica.promised();
@@ -196,6 +204,7 @@ impl Writer {
             outcome,
         };
         if 0 < count && self.space.is_full() {
+            self.metrics.disk_full.increment(1);
             let refused = AppendOutcome::Refused(Refusal::DiskFull);
             after.appends.push((reply, answer(refused)));
             return;
@@ -257,6 +266,7 @@ impl Writer {
         let (changed, dead) = state.replica.trim(trimmed);
         let point = state.replica.trim_point();
         if changed {
+            self.metrics.trims.increment(1);
             let epochs = state.replica.segments().keys().copied();
             self.store.trim(partition, trimmed, epochs, &dead);
             after.trims.push((view.clone(), trimmed, dead));
@@ -270,9 +280,9 @@ impl Writer {
             let bytes = self.store.pending_bytes();
             let started = Instant::now();
             self.store.commit()?;
-            metrics::histogram!("abide_log_server_commit_seconds").record(started.elapsed());
-            metrics::counter!("abide_log_server_commit_bytes_total").increment(bytes as u64);
-            metrics::counter!("abide_log_server_commits_total").increment(1);
+            let records = |stored: &Stored| stored.records.len() - stored.skip;
+            let records = after.stored.iter().map(records).sum();
+            self.metrics.committed(started.elapsed(), bytes, records);
             self.space.wrote(bytes);
         }
         for stored in after.stored.drain(..) {

@@ -2,7 +2,8 @@
 //!
 //! It is metadata, changed by compare-and-set only: by a takeover ([`LogChain::extended`]), by a leader that
 //! makes a replica a voter of its own segment ([`LogChain::enrolled`]) and by trimming
-//! ([`LogChain::trimmed`]).
+//! ([`LogChain::trimmed`]). An operator adds an order to go on without replicas that are lost
+//! ([`LogChain::with_salvage`]); the takeover that obeys it leaves a mark ([`Salvaged`]).
 
 use abide_types::{Epoch, Lsn, NodeId};
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,32 @@ impl Segment {
     }
 }
 
+/// An operator's order: the next takeover may go on without the fence quorum of the last segment.
+///
+/// It is void once the segment is not the last any more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Salvage {
+    /// The segment that it is about.
+    pub segment: Epoch,
+    /// Voters that are not waited for. They are known by their storage: the same node with another disk is a
+    /// replica like any other, and one that comes back with this disk counts for nothing it held.
+    pub lost: Vec<(NodeId, StorageId)>,
+    /// Some partition store in reach has applied everything below. If no replica in reach has as much, the log
+    /// begins anew here, and other stores are filled from that one.
+    pub floor: Lsn,
+}
+
+/// A takeover that went on without the fence quorum: there may have been other records from `at` on.
+///
+/// A partition store that applied such records and does not know of this is of no use (see the crate `processor`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Salvaged {
+    /// The epoch that took over.
+    pub epoch: Epoch,
+    /// The first record that may have been another one before.
+    pub at: Lsn,
+}
+
 /// The segments of a log, oldest first.
 ///
 /// Invariant: epochs rise, every segment begins where the one before it ends, and exactly the last is open.
@@ -143,6 +170,8 @@ impl Segment {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LogChain {
     segments: Vec<Segment>,
+    salvage: Option<Salvage>,
+    salvaged: Vec<Salvaged>,
 }
 
 impl LogChain {
@@ -154,6 +183,26 @@ impl LogChain {
     /// The open one.
     pub fn last(&self) -> Option<&Segment> {
         self.segments.last()
+    }
+
+    /// The order to go on without lost replicas, while it stands.
+    pub fn salvage(&self) -> Option<&Salvage> {
+        let salvage = self.salvage.as_ref()?;
+        (self.last()?.epoch == salvage.segment).then_some(salvage)
+    }
+
+    /// Where records may have been lost, oldest first.
+    pub fn salvaged(&self) -> &[Salvaged] {
+        &self.salvaged
+    }
+
+    /// The chain with an order for its last segment; `None` if that is another one by now.
+    #[must_use]
+    pub fn with_salvage(&self, salvage: Salvage) -> Option<Self> {
+        let mut chain = self.clone();
+        (chain.last()?.epoch == salvage.segment).then_some(())?;
+        chain.salvage = Some(salvage);
+        Some(chain)
     }
 
     /// The highest epoch; [`Epoch`] 0 when there is none.
@@ -197,7 +246,31 @@ impl LogChain {
             }
         }
         segments.push(segment);
-        Self { segments }
+        Self {
+            segments,
+            salvage: None,
+            salvaged: self.salvaged.clone(),
+        }
+    }
+
+    /// The chain after a takeover that went on without the fence quorum and kept what is below `at`. With `anew` no
+    /// replica holds what is below the new segment: the log begins with it.
+    ///
+    /// # Panics
+    /// As [`Self::extended`].
+    #[must_use]
+    pub fn salvaged_with(&self, segment: Segment, at: Lsn, anew: bool) -> Self {
+        let mark = Salvaged {
+            epoch: segment.epoch,
+            at,
+        };
+        let mut chain = self.extended(segment);
+        if anew {
+            let front = chain.segments.len() - 1;
+            chain.segments.drain(..front);
+        }
+        chain.salvaged.push(mark);
+        chain
     }
 
     /// The chain with `storage` recorded for `node` in the open segment; `None` when `epoch` does not own
@@ -220,6 +293,8 @@ impl LogChain {
         let needed = |segment: &&Segment| segment.end.is_none_or(|end| trimmed < end);
         Self {
             segments: self.segments.iter().filter(needed).cloned().collect(),
+            salvage: self.salvage.clone(),
+            salvaged: self.salvaged.clone(),
         }
     }
 
@@ -233,6 +308,8 @@ impl LogChain {
     pub fn to_json(&self) -> Vec<u8> {
         let document = ChainDocument {
             segments: self.segments.iter().map(SegmentDocument::from).collect(),
+            salvage: self.salvage.as_ref().map(SalvageDocument::from),
+            salvaged: self.salvaged.iter().map(SalvagedDocument::from).collect(),
         };
         serde_json::to_vec(&document).expect("numbers and texts always have a JSON form")
     }
@@ -267,7 +344,11 @@ impl LogChain {
                 epoch: *epoch,
                 rule: "the last segment is open",
             }),
-            _ => Ok(Self { segments }),
+            _ => Ok(Self {
+                segments,
+                salvage: document.salvage.map(Salvage::try_from).transpose()?,
+                salvaged: document.salvaged.into_iter().map(Salvaged::from).collect(),
+            }),
         }
     }
 }
@@ -276,6 +357,24 @@ impl LogChain {
 #[serde(deny_unknown_fields)]
 struct ChainDocument {
     segments: Vec<SegmentDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    salvage: Option<SalvageDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    salvaged: Vec<SalvagedDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SalvageDocument {
+    segment: u64,
+    lost: Vec<MemberDocument>,
+    floor: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SalvagedDocument {
+    epoch: u64,
+    at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -296,17 +395,95 @@ struct MemberDocument {
     storage: Option<String>,
 }
 
-impl From<&Segment> for SegmentDocument {
-    fn from(segment: &Segment) -> Self {
-        let member = |member: &Member| MemberDocument {
+impl From<&Member> for MemberDocument {
+    fn from(member: &Member) -> Self {
+        Self {
             node: member.node.0,
             storage: member.storage.map(|storage| storage.to_string()),
+        }
+    }
+}
+
+impl MemberDocument {
+    fn member(self, epoch: Epoch) -> Result<Member, ChainError> {
+        let hexadecimal = |text: String| {
+            u64::from_str_radix(&text, 16).map_err(|_| ChainError::Broken {
+                epoch,
+                rule: "storage ids are hexadecimal",
+            })
         };
+        let storage = self.storage.map(hexadecimal).transpose()?;
+        Ok(Member {
+            node: NodeId(self.node),
+            storage: storage.map(StorageId),
+        })
+    }
+}
+
+impl From<&Salvage> for SalvageDocument {
+    fn from(salvage: &Salvage) -> Self {
+        let lost = |(node, storage): &(NodeId, StorageId)| MemberDocument {
+            node: node.0,
+            storage: Some(storage.to_string()),
+        };
+        Self {
+            segment: salvage.segment.0,
+            lost: salvage.lost.iter().map(lost).collect(),
+            floor: salvage.floor.0,
+        }
+    }
+}
+
+impl TryFrom<SalvageDocument> for Salvage {
+    type Error = ChainError;
+
+    fn try_from(document: SalvageDocument) -> Result<Self, ChainError> {
+        let segment = Epoch(document.segment);
+        let lost = |found: MemberDocument| {
+            let member = found.member(segment)?;
+            let storage = member.storage.ok_or(ChainError::Broken {
+                epoch: segment,
+                rule: "lost replicas are known by their storage",
+            })?;
+            Ok((member.node, storage))
+        };
+        Ok(Self {
+            segment,
+            lost: document
+                .lost
+                .into_iter()
+                .map(lost)
+                .collect::<Result<_, ChainError>>()?,
+            floor: Lsn(document.floor),
+        })
+    }
+}
+
+impl From<&Salvaged> for SalvagedDocument {
+    fn from(mark: &Salvaged) -> Self {
+        Self {
+            epoch: mark.epoch.0,
+            at: mark.at.0,
+        }
+    }
+}
+
+impl From<SalvagedDocument> for Salvaged {
+    fn from(document: SalvagedDocument) -> Self {
+        Self {
+            epoch: Epoch(document.epoch),
+            at: Lsn(document.at),
+        }
+    }
+}
+
+impl From<&Segment> for SegmentDocument {
+    fn from(segment: &Segment) -> Self {
         Self {
             epoch: segment.epoch.0,
             base: segment.base.0,
             end: segment.end.map(|end| end.0),
-            replicas: segment.members.iter().map(member).collect(),
+            replicas: segment.members.iter().map(MemberDocument::from).collect(),
             write_quorum: segment.write_quorum,
         }
     }
@@ -317,25 +494,9 @@ impl TryFrom<SegmentDocument> for Segment {
 
     fn try_from(document: SegmentDocument) -> Result<Self, ChainError> {
         let epoch = Epoch(document.epoch);
-        let member = |member: MemberDocument| {
-            let storage = match member.storage {
-                None => None,
-                Some(text) => {
-                    Some(
-                        u64::from_str_radix(&text, 16).map_err(|_| ChainError::Broken {
-                            epoch,
-                            rule: "storage ids are hexadecimal",
-                        })?,
-                    )
-                }
-            };
-            Ok(Member {
-                node: NodeId(member.node),
-                storage: storage.map(StorageId),
-            })
-        };
-        let members: Result<Vec<Member>, ChainError> =
-            document.replicas.into_iter().map(member).collect();
+        let members: Result<Vec<Member>, ChainError> = (document.replicas.into_iter())
+            .map(|found| found.member(epoch))
+            .collect();
         Ok(Self {
             epoch,
             base: Lsn(document.base),
@@ -376,6 +537,37 @@ mod tests {
         expect_test::expect![[r#"{"segments":[{"epoch":1,"base":1,"end":10,"replicas":[{"node":1,"storage":"1000000000000000"},{"node":2,"storage":"2000000000000000"},{"node":3}],"write_quorum":2},{"epoch":4,"base":10,"replicas":[{"node":1,"storage":"1000000000000000"},{"node":2,"storage":"2000000000000000"},{"node":3}],"write_quorum":2}]}"#]]
         .assert_eq(std::str::from_utf8(&chain.to_json()).unwrap());
         assert_eq!(LogChain::from_json(&chain.to_json()).unwrap(), chain);
+    }
+
+    #[test]
+    fn an_order_to_salvage_stands_for_its_segment_only() {
+        let chain = LogChain::default()
+            .extended(segment(1, 1))
+            .extended(segment(4, 10));
+        let order = |segment| Salvage {
+            segment: Epoch(segment),
+            lost: vec![(NodeId(2), StorageId(2 << 60))],
+            floor: Lsn(20),
+        };
+        assert_eq!(chain.with_salvage(order(1)), None);
+        let ordered = chain.with_salvage(order(4)).unwrap();
+        assert_eq!(LogChain::from_json(&ordered.to_json()).unwrap(), ordered);
+        assert_eq!(ordered.trimmed(Lsn(10)).salvage(), Some(&order(4)));
+        assert_eq!(ordered.extended(segment(5, 12)).salvage(), None);
+
+        let begun_anew = ordered.salvaged_with(segment(6, 20), Lsn(20), true);
+        expect_test::expect![[r#"{"segments":[{"epoch":6,"base":20,"replicas":[{"node":1,"storage":"1000000000000000"},{"node":2,"storage":"2000000000000000"},{"node":3}],"write_quorum":2}],"salvaged":[{"epoch":6,"at":20}]}"#]]
+        .assert_eq(std::str::from_utf8(&begun_anew.to_json()).unwrap());
+        assert_eq!(
+            LogChain::from_json(&begun_anew.to_json()).unwrap(),
+            begun_anew
+        );
+        let later = begun_anew.extended(segment(7, 30)).trimmed(Lsn(30));
+        let mark = Salvaged {
+            epoch: Epoch(6),
+            at: Lsn(20),
+        };
+        assert_eq!(later.salvaged(), [mark], "the mark outlives its segment");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct TakeOverRequest {
     pub call_timeout: Duration,
     /// How long the whole may take.
     pub deadline: Duration,
+    /// Where a log that nobody led yet begins. Behind the first LSN in a cluster that was made from a backup.
+    pub origin: Lsn,
 }
 
 impl TakeOverRequest {
@@ -83,6 +85,7 @@ impl TakeOverRequest {
             limits: SequencerLimits::default(),
             call_timeout: Duration::from_secs(2),
             deadline: Duration::from_secs(30),
+            origin: Lsn::FIRST,
         }
     }
 }
@@ -189,7 +192,8 @@ impl Drive<'_> {
             request.nodes.clone(),
             request.write_quorum,
             request.limits,
-        )?;
+        )?
+        .beginning_at(request.origin)?;
         let mailbox = Mailbox::new();
         loop {
             match takeover.wants() {

@@ -31,7 +31,7 @@ mod sequencer;
 mod takeover;
 mod wire;
 
-pub use chain::{ChainError, LogChain, Member, Segment};
+pub use chain::{ChainError, LogChain, Member, Salvage, Salvaged, Segment};
 pub use client::{
     Answer, BoxFuture, CallError, Conduit, LocalLog, LogClient, Mailbox, ReplyCallback,
 };

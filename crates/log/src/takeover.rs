@@ -9,6 +9,9 @@
 //! that leaves records under an epoch that no chain names: nobody reads or counts them, and the next taker
 //! fences the segment that the chain does name.
 //!
+//! Where a fence quorum is lost for good, an operator orders to go on without it ([`crate::Salvage`]). Then all
+//! voters that are not given up are waited for, and the longest of what they hold is kept as if it was committed.
+//!
 //! An epoch is good for one attempt: a second one could find another suffix, and its records would mix with
 //! those of the first. Who failed asks for a fresh epoch.
 
@@ -16,7 +19,7 @@ use std::collections::BTreeMap;
 
 use abide_types::{Epoch, Lsn, NodeId, PartitionId};
 
-use crate::chain::{ChainError, LogChain, Member, Segment};
+use crate::chain::{ChainError, LogChain, Member, Salvage, Segment};
 use crate::message::{AppendReply, FenceOutcome, FenceReply};
 use crate::quorum::fence_quorum;
 use crate::record::Record;
@@ -32,6 +35,8 @@ pub struct Takeover {
     nodes: Vec<NodeId>,
     write_quorum: usize,
     limits: SequencerLimits,
+    /// Where a log without segments begins.
+    origin: Lsn,
     phase: Phase,
 }
 
@@ -45,9 +50,21 @@ enum Phase {
     Reading(Suffix),
     Writing {
         base: Lsn,
+        loss: Loss,
         sequencer: Box<Sequencer>,
     },
     Done,
+}
+
+/// What became of the records behind those that the taker hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Loss {
+    /// There were none that counted.
+    Nothing,
+    /// Some may have been committed; they were given up.
+    From(Lsn),
+    /// The same, and what is before is in partition stores only.
+    AllBefore(Lsn),
 }
 
 /// What a voter of the fenced segment promised and told.
@@ -62,8 +79,19 @@ struct Answer {
 struct Suffix {
     base: Lsn,
     tail: Lsn,
+    loss: Loss,
     records: Vec<Record>,
     sources: Vec<NodeId>,
+}
+
+/// What the new segment takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    /// The highest commit.
+    base: Lsn,
+    /// The highest tail.
+    tail: Lsn,
+    loss: Loss,
 }
 
 /// What a takeover wants to have done.
@@ -155,10 +183,24 @@ impl Takeover {
             nodes,
             write_quorum,
             limits,
+            origin: Lsn::FIRST,
             phase: Phase::Done,
         };
         takeover.begin()?;
         Ok(takeover)
+    }
+
+    /// The same attempt with another beginning of a log that has no segments: what lies before `origin` is in a
+    /// snapshot. Of no effect where there are segments.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn beginning_at(mut self, origin: Lsn) -> Result<Self, Refused> {
+        self.origin = origin.max(Lsn::FIRST);
+        if self.chain.segments().is_empty() {
+            self.begin()?;
+        }
+        Ok(self)
     }
 
     /// The epoch of the attempt.
@@ -170,7 +212,7 @@ impl Takeover {
     pub fn wants(&self) -> Wants {
         match &self.phase {
             Phase::Fencing { answers, .. } => match self.chain.last() {
-                Some(last) if Self::stretch(last, answers).is_none() => {
+                Some(last) if self.stretch(last, answers).is_none() => {
                     let voters = last
                         .members()
                         .iter()
@@ -189,15 +231,17 @@ impl Takeover {
                 end: suffix.tail,
                 sources: suffix.sources.clone(),
             },
-            Phase::Writing { base, sequencer } if sequencer.is_safe_to_publish() => {
-                match self.extended(*base, sequencer) {
-                    Ok(chain) => Wants::Publish {
-                        expected: self.version,
-                        chain,
-                    },
-                    Err(_) => Wants::Nothing,
-                }
-            }
+            Phase::Writing {
+                base,
+                loss,
+                sequencer,
+            } if sequencer.is_safe_to_publish() => match self.extended(*base, *loss, sequencer) {
+                Ok(chain) => Wants::Publish {
+                    expected: self.version,
+                    chain,
+                },
+                Err(_) => Wants::Nothing,
+            },
             Phase::Writing { .. } => Wants::Write,
             Phase::Done => Wants::Nothing,
         }
@@ -360,23 +404,53 @@ impl Takeover {
     /// What the new segment takes over of `last`: `[highest commit, highest tail)`. `None` while too few have
     /// answered; also when they know of a commit that none of them holds, which happens only when a disk
     /// lost what it had acked: then the others are waited for.
-    fn stretch(last: &Segment, answers: &BTreeMap<NodeId, Answer>) -> Option<(Lsn, Lsn)> {
-        if answers.len() < fence_quorum(last.voters(), last.write_quorum()) {
+    fn stretch(&self, last: &Segment, answers: &BTreeMap<NodeId, Answer>) -> Option<Stretch> {
+        let committed = answers.values().map(|answer| answer.committed).max();
+        let tail = answers.values().map(|answer| answer.tail).max();
+        if fence_quorum(last.voters(), last.write_quorum()) <= answers.len()
+            && let (Some(base), Some(tail)) = (committed, tail)
+            && base <= tail
+        {
+            let loss = Loss::Nothing;
+            return Some(Stretch { base, tail, loss });
+        }
+        let salvage = self.chain.salvage()?;
+        let given_up = |member: &&Member| is_lost(salvage, member);
+        let voters = last
+            .members()
+            .iter()
+            .filter(|found| found.storage.is_some());
+        let mut left = voters.filter(|member| !given_up(member));
+        if !left.all(|member| answers.contains_key(&member.node)) {
             return None;
         }
-        let base = answers.values().map(|answer| answer.committed).max()?;
-        let tail = answers.values().map(|answer| answer.tail).max()?;
-        (base <= tail).then_some((base, tail))
+        let tail = tail.unwrap_or(last.base());
+        if tail < salvage.floor {
+            return Some(Stretch {
+                base: salvage.floor,
+                tail: salvage.floor,
+                loss: Loss::AllBefore(salvage.floor),
+            });
+        }
+        Some(Stretch {
+            base: committed.unwrap_or(last.base()).min(tail),
+            tail,
+            loss: Loss::From(tail),
+        })
     }
 
     /// Passes from one phase to the next when its work is done.
     fn progress(&mut self) -> Result<(), Refused> {
         if let Phase::Fencing { answers, confirmed } = &self.phase {
             let stretch = match self.chain.last() {
-                None => Some((Lsn::FIRST, Lsn::FIRST)),
-                Some(last) => Self::stretch(last, answers),
+                None => Some(Stretch {
+                    base: self.origin,
+                    tail: self.origin,
+                    loss: Loss::Nothing,
+                }),
+                Some(last) => self.stretch(last, answers),
             };
-            let Some((base, tail)) = stretch else {
+            let Some(Stretch { base, tail, loss }) = stretch else {
                 return Ok(());
             };
             // A segment that the chain did not name when it was read: published since, or its taker died.
@@ -397,6 +471,7 @@ impl Takeover {
             self.phase = Phase::Reading(Suffix {
                 base,
                 tail,
+                loss,
                 records: Vec::new(),
                 sources,
             });
@@ -404,12 +479,13 @@ impl Takeover {
         if let Phase::Reading(suffix) = &mut self.phase
             && suffix.next() == suffix.tail
         {
-            let base = suffix.base;
+            let (base, loss) = (suffix.base, suffix.loss);
             let records = std::mem::take(&mut suffix.records);
-            let segment = self.segment(base, None)?;
+            let segment = self.segment(base, loss, None)?;
             let sequencer = Sequencer::new(self.partition, &segment, records, self.limits);
             self.phase = Phase::Writing {
                 base,
+                loss,
                 sequencer: Box::new(sequencer),
             };
         }
@@ -417,19 +493,37 @@ impl Takeover {
     }
 
     /// The new segment. Replicas that have not answered are recorded by the storage that the chain knows of
-    /// them: should it be gone, their acks do not count.
-    fn segment(&self, base: Lsn, members: Option<Vec<Member>>) -> Result<Segment, Refused> {
-        let known = |node: &NodeId| Member {
-            node: *node,
-            storage: self.chain.known_storage(*node),
+    /// them: should it be gone, their acks do not count. One that was given up begins as a stranger.
+    fn segment(
+        &self,
+        base: Lsn,
+        loss: Loss,
+        members: Option<Vec<Member>>,
+    ) -> Result<Segment, Refused> {
+        let known = |node: &NodeId| {
+            let known = Member {
+                node: *node,
+                storage: self.chain.known_storage(*node),
+            };
+            match self.chain.salvage() {
+                Some(salvage) if loss != Loss::Nothing && is_lost(salvage, &known) => Member {
+                    storage: None,
+                    ..known
+                },
+                _ => known,
+            }
         };
         let members = members.unwrap_or_else(|| self.nodes.iter().map(known).collect());
         Segment::open(self.epoch, base, members, self.write_quorum).map_err(Refused::Impossible)
     }
 
-    fn extended(&self, base: Lsn, sequencer: &Sequencer) -> Result<LogChain, Refused> {
-        let segment = self.segment(base, Some(sequencer.members()))?;
-        Ok(self.chain.extended(segment))
+    fn extended(&self, base: Lsn, loss: Loss, sequencer: &Sequencer) -> Result<LogChain, Refused> {
+        let segment = self.segment(base, loss, Some(sequencer.members()))?;
+        Ok(match loss {
+            Loss::Nothing => self.chain.extended(segment),
+            Loss::From(at) => self.chain.salvaged_with(segment, at, false),
+            Loss::AllBefore(at) => self.chain.salvaged_with(segment, at, true),
+        })
     }
 
     fn check_fenced(&self, promised: Epoch) -> Result<(), Refused> {
@@ -442,6 +536,13 @@ impl Takeover {
             winner: promised,
         })
     }
+}
+
+/// Whether an operator gave this very disk up.
+fn is_lost(salvage: &Salvage, member: &Member) -> bool {
+    let lost = salvage.lost.iter();
+    lost.copied()
+        .any(|(node, storage)| node == member.node && Some(storage) == member.storage)
 }
 
 impl Suffix {

@@ -63,6 +63,9 @@ fn show_chain(chain: &LogChain) -> String {
         )
         .unwrap();
     }
+    for mark in chain.salvaged() {
+        write!(out, " salvaged by {} at {}", mark.epoch, mark.at).unwrap();
+    }
     out
 }
 
@@ -106,6 +109,16 @@ fn check(script: &str, transcript: Expect) {
         let outcome = match words[0] {
             "segment" => {
                 chain = chain.extended(segment(&words[1..]));
+                continue;
+            }
+            // salvage <lost replicas> <floor>
+            "salvage" => {
+                let order = crate::chain::Salvage {
+                    segment: chain.epoch(),
+                    lost: words[1].split(',').map(who).collect(),
+                    floor: lsn(words[2]).unwrap_or_default(),
+                };
+                chain = chain.with_salvage(order).unwrap();
                 continue;
             }
             // take <epoch> <replicas>
@@ -483,6 +496,119 @@ fn a_commit_that_none_holds_waits_for_the_others() {
             promised 1 4 4 -> fence e1 at 2,3
             promised 2 5 8 -> fence e1 at 3
             promised 3 9 8 -> read e1 [8..9) from 3,2,1
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_left_is_kept_when_an_operator_gives_the_rest_up() {
+    // Two of three are gone: their disks answer with other storage ids.
+    check(
+        "segment 1 1 1,2,3
+         take 2 1,2,3
+         promised 3 9 6
+         salvage 1,2 -
+         take 3 1,2,3
+         promised 1- - 0
+         promised 3 9 6
+         records 1 6 3
+         stored 3 9
+         stored 1- 9
+         published",
+        expect![[r#"
+            take 2 1,2,3 -> fence e1 at 1,2,3
+            promised 3 9 6 -> fence e1 at 1,2
+            take 3 1,2,3 -> fence e1 at 1,2,3
+            promised 1- - 0 -> fence e1 at 1,2,3
+            promised 3 9 6 -> read e1 [6..9) from 3,1,2
+            records 1 6 3 -> write [6..9)
+            stored 3 9 -> write [6..9)
+            stored 1- 9 -> publish on 1: e1[1..6]@1,2,3 e3[6..]@1-,2?,3 salvaged by e3 at 9
+            committed 9
+            published -> nothing
+        "#]],
+    );
+}
+
+#[test]
+fn who_is_not_given_up_is_waited_for() {
+    check(
+        "segment 1 1 1,2,3,4,5
+         salvage 1,2,3 -
+         take 2 1,2,3,4,5
+         promised 4 7 5
+         promised 5 9 6",
+        expect![[r#"
+            take 2 1,2,3,4,5 -> fence e1 at 1,2,3,4,5
+            promised 4 7 5 -> fence e1 at 1,2,3,5
+            promised 5 9 6 -> read e1 [6..9) from 5,4,1,2,3
+        "#]],
+    );
+}
+
+#[test]
+fn a_log_that_holds_less_than_a_store_begins_anew_behind_it() {
+    check(
+        "segment 1 1 1,2,3
+         salvage 1,2 15
+         take 2 1,2,3
+         promised 3 9 6
+         stored 3 15
+         stored 2- 15",
+        expect![[r#"
+            take 2 1,2,3 -> fence e1 at 1,2,3
+            promised 3 9 6 -> write [15..15)
+            stored 3 15 -> write [15..15)
+            stored 2- 15 -> publish on 1: e2[15..]@1?,2-,3 salvaged by e2 at 15
+        "#]],
+    );
+    // Even with no replica at all.
+    check(
+        "segment 1 1 1,2,3
+         salvage 1,2,3 15
+         take 2 1,2,3
+         stored 1- 15
+         stored 2- 15",
+        expect![[r#"
+            take 2 1,2,3 -> write [15..15)
+            stored 1- 15 -> write [15..15)
+            stored 2- 15 -> publish on 1: e2[15..]@1-,2-,3? salvaged by e2 at 15
+        "#]],
+    );
+}
+
+#[test]
+fn an_order_is_not_used_where_a_quorum_answers_after_all() {
+    check(
+        "segment 1 1 1,2,3
+         salvage 1,2 -
+         take 2 1,2,3
+         promised 1 12 8
+         promised 3 9 6
+         records 1 8 4
+         stored 3 12
+         stored 1 12",
+        expect![[r#"
+            take 2 1,2,3 -> fence e1 at 1,2,3
+            promised 1 12 8 -> fence e1 at 2,3
+            promised 3 9 6 -> read e1 [8..12) from 1,3,2
+            records 1 8 4 -> write [8..12)
+            stored 3 12 -> write [8..12)
+            stored 1 12 -> publish on 1: e1[1..8]@1,2,3 e2[8..]@1,2,3
+        "#]],
+    );
+}
+
+#[test]
+fn a_commit_that_nobody_holds_any_more_is_given_up_by_order_only() {
+    check(
+        "segment 1 1 1,2,3
+         salvage 1,2 -
+         take 2 1,2,3
+         promised 3 5 8",
+        expect![[r#"
+            take 2 1,2,3 -> fence e1 at 1,2,3
+            promised 3 5 8 -> write [5..5)
         "#]],
     );
 }

@@ -17,6 +17,8 @@
 //!   they got the first record.
 //! - A replica may restart, which forgets the commits that it heard of, and (in some of the spaces) may lose
 //!   its disk, which forgets everything and takes a new storage id.
+//! - When so many have that no takeover gets through, an operator may give the lost disks up. What is behind the
+//!   longest that is left counts as never committed from the moment at which that is published.
 //!
 //! Each property has a mutation that breaks it, to show that the checker would see.
 
@@ -27,7 +29,8 @@ use std::time::Instant;
 
 use abide_log::{
     Admission, AppendOutcome, AppendReply, FenceOutcome, FenceReply, LogChain, Member, Record,
-    ReplicaLog, Segment, Sequencer, SequencerLimits, StorageId, StoredSegment, Takeover, Wants,
+    ReplicaLog, Salvage, Segment, Sequencer, SequencerLimits, StorageId, StoredSegment, Takeover,
+    Wants, fence_quorum,
 };
 use abide_types::{Epoch, Lsn, NodeId, PartitionId};
 use bytes::Bytes;
@@ -63,6 +66,8 @@ struct Space {
     proposals: [usize; 3],
     restarts: usize,
     wipes: usize,
+    /// Orders of an operator to go on without lost disks.
+    orders: usize,
     /// Replicas whose storage the first segment does not record.
     strangers: Vec<usize>,
     mutation: Mutation,
@@ -76,8 +81,11 @@ struct State {
     version: u64,
     /// What somebody believed to be committed, by LSN: the epoch that proposed it.
     committed: BTreeMap<Lsn, u8>,
+    /// What was committed and given up by order. Its deposed leader goes on believing it.
+    given_up: BTreeMap<Lsn, u8>,
     restarts: usize,
     wipes: usize,
+    orders: usize,
     violation: Option<&'static str>,
 }
 
@@ -115,6 +123,7 @@ enum Action {
     Enrol(usize),
     Restart(usize),
     Wipe(usize),
+    Order,
 }
 
 fn node(replica: usize) -> NodeId {
@@ -148,6 +157,9 @@ impl State {
     /// of its has a quorum; by then the segment that deposed it must have it as well.
     fn believe(&mut self, epoch: Epoch, records: impl IntoIterator<Item = (Lsn, u8)>) {
         for (lsn, value) in records {
+            if epoch < self.chain.epoch() && self.given_up.get(&lsn) == Some(&value) {
+                continue;
+            }
             if epoch < self.chain.epoch() && !self.committed.contains_key(&lsn) {
                 self.violation = Some("a deposed leader commits something new");
             }
@@ -267,9 +279,15 @@ impl Space {
             .collect();
         if expected == state.version {
             // The answer is on its way, or lost: a second try meets the own chain.
+            let epoch = Epoch(writer as u64 + 1);
+            let given_up = chain.salvaged().last().filter(|mark| mark.epoch == epoch);
+            if let Some(mark) = given_up {
+                let lost = state.committed.split_off(&mark.at);
+                state.given_up.extend(lost);
+            }
             state.chain = chain;
             state.version += 1;
-            state.believe(Epoch(writer as u64 + 1), suffix);
+            state.believe(epoch, suffix);
             return Some(());
         }
         match takeover.on_conflict(state.version, state.chain.clone()) {
@@ -405,6 +423,30 @@ impl Space {
         Some(())
     }
 
+    /// An operator gives up the disks that are lost, if a takeover cannot do without them.
+    fn order(state: &mut State) -> Option<()> {
+        let last = state.chain.last()?;
+        let lost: Vec<(NodeId, StorageId)> = last
+            .members()
+            .iter()
+            .filter_map(|member| Some((member.node, member.storage?)))
+            .filter(|(node, storage)| state.replicas[node.0 as usize].storage != *storage)
+            .collect();
+        let present = last.voters() - lost.len();
+        if fence_quorum(last.voters(), last.write_quorum()) <= present {
+            return None;
+        }
+        let salvage = Salvage {
+            segment: last.epoch(),
+            lost,
+            floor: Lsn::ZERO,
+        };
+        state.orders = state.orders.checked_sub(1)?;
+        state.chain = state.chain.with_salvage(salvage)?;
+        state.version += 1;
+        Some(())
+    }
+
     fn enrol(&self, state: &mut State, writer: usize) -> Option<()> {
         let found = &mut state.writers[writer];
         let Phase::Leading(sequencer) = &mut found.phase else {
@@ -482,6 +524,7 @@ impl Space {
                 }
                 Some(())
             }
+            Action::Order => Self::order(state),
         }
     }
 }
@@ -545,8 +588,10 @@ impl Model for Space {
             chain: LogChain::default().extended(segment),
             version: 1,
             committed: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             restarts: self.restarts,
             wipes: self.wipes,
+            orders: self.orders,
             violation: None,
         }]
     }
@@ -585,6 +630,9 @@ impl Model for Space {
         }
         if 0 < state.wipes {
             actions.extend(replicas.map(Action::Wipe));
+        }
+        if 0 < state.orders {
+            actions.push(Action::Order);
         }
     }
 
@@ -671,6 +719,7 @@ fn space(first: usize, second: usize) -> Space {
         proposals: [first, second, 0],
         restarts: 0,
         wipes: 0,
+        orders: 0,
         strangers: Vec::new(),
         mutation: Mutation::None,
     }
@@ -708,6 +757,19 @@ fn one_lost_disk_loses_nothing() {
             wipes: 1,
             takers: 1,
             ..space(1, 1)
+        },
+    );
+}
+
+#[test]
+fn what_is_left_after_two_lost_disks_is_kept() {
+    check(
+        "two lost disks, one taker",
+        Space {
+            wipes: 2,
+            orders: 1,
+            takers: 1,
+            ..space(1, 0)
         },
     );
 }

@@ -28,6 +28,11 @@ pub mod keys {
     /// How many invocations of a scope may run at a time.
     pub const LIMITS: &str = "limits";
 
+    /// The snapshot that a partition begins with, in a cluster that was made from a backup.
+    pub fn origin(partition: PartitionId) -> String {
+        format!("origin/{partition}")
+    }
+
     /// The log chain of a partition.
     pub fn log(partition: PartitionId) -> String {
         format!("log/{partition}")

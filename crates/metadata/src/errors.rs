@@ -199,3 +199,24 @@ pub enum RemoveError {
         detail: String,
     },
 }
+
+/// Why a server was not made to go on alone.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// It belongs to no cluster.
+    #[error("this server belongs to no cluster, so that there is nothing to go on with")]
+    NoMember,
+    /// Its log is not the one that was looked at.
+    #[error(
+        "the last log entry is {actual} and not {expected} any more: somebody leads; look again"
+    )]
+    Moved {
+        /// What the caller was shown.
+        expected: u64,
+        /// What there is.
+        actual: u64,
+    },
+    /// The directory cannot be read or written.
+    #[error("the metadata store: {0}")]
+    Storage(String),
+}

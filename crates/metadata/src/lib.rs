@@ -24,9 +24,10 @@ pub use documents::{
     PartitionRules, PartitionTable, Replication, Supports, keys,
 };
 pub use errors::{
-    CommitError, DocumentError, JoinError, MetadataError, ProvisionError, RemoveError, StartError,
+    CommitError, DocumentError, JoinError, MetadataError, ProvisionError, RecoveryError,
+    RemoveError, StartError,
 };
 pub use options::{MetadataOptions, NodeDescription, ProvisionSettings};
-pub use server::{MetadataServer, ServerState, ServerStatus};
+pub use server::{Holdings, LogPosition, MetadataServer, ServerState, ServerStatus};
 pub use txn::{Txn, Versioned};
 pub use view::View;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use abide_rpc::proto::metadata::metadata_client::MetadataClient;
 use abide_rpc::proto::metadata::raft_client::RaftClient;
+use abide_types::NodeId;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ use crate::options::MetadataOptions;
 
 /// The header that carries the cluster's fingerprint.
 pub(crate) const FINGERPRINT_HEADER: &str = "abide-fingerprint";
+
+/// The header that says which server a call of raft is meant for: an address may have gone to another one.
+pub(crate) const TARGET_HEADER: &str = "abide-target";
 
 /// Dead connections are found out by pings, where no refusal tells.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -169,6 +173,31 @@ pub(crate) fn request<T>(message: T, fingerprint: u64, timeout: Duration) -> Req
     request
 }
 
+/// Says which server a call is meant for.
+pub(crate) fn meant_for<T>(mut request: Request<T>, target: NodeId) -> Request<T> {
+    let value = tonic::metadata::MetadataValue::from(target.0);
+    request.metadata_mut().insert(TARGET_HEADER, value);
+    request
+}
+
+/// Refuses a call that is meant for another server than `own`. Older versions do not say.
+#[allow(
+    clippy::result_large_err,
+    reason = "tonic's handlers answer with a Status"
+)]
+pub(crate) fn check_target<T>(request: &Request<T>, own: Option<NodeId>) -> Result<(), Status> {
+    let Some(said) = request.metadata().get(TARGET_HEADER) else {
+        return Ok(());
+    };
+    let target = said.to_str().ok().and_then(|text| text.parse().ok());
+    if target.map(NodeId) == own {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "the call is meant for the server {said:?}, this is {own:?}"
+    )))
+}
+
 /// Whether a call without a fingerprint is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fingerprint {
@@ -265,6 +294,22 @@ mod tests {
         let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
         let (connected, _accepted) = tokio::join!(channels.connect(&address), listener.accept());
         assert!(connected.is_ok(), "{connected:?}");
+    }
+
+    #[test]
+    fn a_call_for_another_server_is_refused() {
+        let check = |target: Option<u32>, own| {
+            let request = request((), 7, Duration::from_secs(1));
+            let request = match target {
+                Some(target) => meant_for(request, NodeId(target)),
+                None => request,
+            };
+            check_target(&request, own).is_ok()
+        };
+        assert!(check(Some(3), Some(NodeId(3))));
+        assert!(!check(Some(3), Some(NodeId(1))));
+        assert!(!check(Some(3), None));
+        assert!(check(None, Some(NodeId(1))), "of an older version");
     }
 
     #[test]

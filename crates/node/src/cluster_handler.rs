@@ -1,12 +1,13 @@
 //! What nodes tell and ask each other about themselves, over the fabric.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use abide_controller::ReplicaReport;
 use abide_rpc::proto::cluster::{
-    Answer, Behind, Call, DescribeNode, Leaving, NodeStatus, Notice, answer, call, notice,
+    Answer, Behind, Call, DescribeNode, Leaving, LogFilterChange, LogFilterState, NodeStatus,
+    Notice, answer, call, notice,
 };
 use abide_rpc::{CallError, Fabric, Handler, Reply, Service};
 use abide_types::{Generation, NodeId, NodeIncarnation, PartitionId};
@@ -73,12 +74,20 @@ impl Handler for ClusterHandler {
             }
         };
         match call.body {
-            Some(call::Body::Describe(DescribeNode {})) => {
+            Some(call::Body::Describe(DescribeNode { with_load })) => {
                 // Log servers are asked on the way; that is not for the task that reads the connection.
                 tokio::spawn(async move {
-                    let body = Some(answer::Body::Node(describe::node(&facts)));
+                    let mut status = describe::node(&facts);
+                    if with_load {
+                        status.load = facts.load();
+                    }
+                    let body = Some(answer::Body::Node(status));
                     reply.send(Answer { body }.encode_to_vec().into());
                 });
+            }
+            Some(call::Body::LogFilter(change)) => {
+                let body = Some(answer::Body::LogFilter(facts.log_filter.change(&change)));
+                reply.send(Answer { body }.encode_to_vec().into());
             }
             None => reply.refuse("this node does not know the call"),
         }
@@ -122,16 +131,52 @@ pub(crate) fn leaving() -> notice::Body {
 
 /// What each node says of itself, or why it does not.
 pub(crate) async fn ask_all(
-    fabric: &std::sync::Arc<Fabric>,
+    fabric: &Arc<Fabric>,
     nodes: impl IntoIterator<Item = NodeId>,
+    with_load: bool,
 ) -> BTreeMap<NodeId, Result<NodeStatus, CallError>> {
-    let call = Call {
-        body: Some(call::Body::Describe(DescribeNode {})),
+    let describe = call::Body::Describe(DescribeNode { with_load });
+    let answers = call_all(fabric, nodes, describe).await.into_iter();
+    let status = |answer| match answer {
+        answer::Body::Node(status) => Ok(status),
+        answer::Body::LogFilter(_) => Err(other_question()),
     };
+    answers
+        .map(|(node, answer)| (node, answer.and_then(status)))
+        .collect()
+}
+
+/// Has nodes change, or show, what they log.
+pub(crate) async fn filter_all(
+    fabric: &Arc<Fabric>,
+    nodes: impl IntoIterator<Item = NodeId>,
+    change: LogFilterChange,
+) -> BTreeMap<NodeId, Result<LogFilterState, CallError>> {
+    let change = call::Body::LogFilter(change);
+    let answers = call_all(fabric, nodes, change).await.into_iter();
+    let state = |answer| match answer {
+        answer::Body::LogFilter(state) => Ok(state),
+        answer::Body::Node(_) => Err(other_question()),
+    };
+    answers
+        .map(|(node, answer)| (node, answer.and_then(state)))
+        .collect()
+}
+
+fn other_question() -> CallError {
+    CallError::Refused("the answer is to another question".to_owned())
+}
+
+async fn call_all(
+    fabric: &Arc<Fabric>,
+    nodes: impl IntoIterator<Item = NodeId>,
+    body: call::Body,
+) -> BTreeMap<NodeId, Result<answer::Body, CallError>> {
+    let call = Call { body: Some(body) };
     let payload = Bytes::from(call.encode_to_vec());
     let mut asked = JoinSet::new();
     for node in nodes {
-        let (fabric, payload) = (std::sync::Arc::clone(fabric), payload.clone());
+        let (fabric, payload) = (Arc::clone(fabric), payload.clone());
         asked.spawn(async move {
             let answer = fabric
                 .call(node, Service::Cluster, payload, DESCRIBED_WITHIN)
@@ -142,11 +187,10 @@ pub(crate) async fn ask_all(
     asked.join_all().await.into_iter().collect()
 }
 
-fn understood(answer: Bytes) -> Result<NodeStatus, CallError> {
+fn understood(answer: Bytes) -> Result<answer::Body, CallError> {
     let refused = |reason: &str| CallError::Refused(reason.to_owned());
     let answer = Answer::decode(answer).map_err(|_| refused("the answer does not parse"))?;
-    match answer.body {
-        Some(answer::Body::Node(status)) => Ok(status),
-        None => Err(refused("the answer is not known here")),
-    }
+    answer
+        .body
+        .ok_or_else(|| refused("the answer is not known here"))
 }

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::cluster_handler;
 use crate::describe::{self, Answers};
 use crate::facts::{Awaits, Facts, Member};
+use crate::observer;
 
 /// Answers from what this node knows and from what it asks the others.
 pub(crate) struct ClusterService {
@@ -38,22 +39,19 @@ pub(crate) async fn ask_all(member: &Member) -> Answers {
         .members()
         .map(|(node, _)| node)
         .collect();
-    cluster_handler::ask_all(&member.fabric, nodes).await
+    cluster_handler::ask_all(&member.fabric, nodes, false).await
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn describe(
         &self,
-        _: Request<DescribeCluster>,
+        request: Request<DescribeCluster>,
     ) -> Result<Response<ClusterStatus>, Status> {
         let member = member(&self.facts)?;
-        let answers = ask_all(member).await;
-        Ok(Response::new(describe::cluster(
-            &self.facts,
-            member,
-            answers,
-        )))
+        let with_load = request.into_inner().with_load;
+        let status = observer::status(&self.facts, member, with_load).await;
+        Ok(Response::new(status))
     }
 
     async fn document(

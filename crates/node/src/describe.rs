@@ -7,13 +7,13 @@ use abide_log::{LocalLog as _, LogChain};
 use abide_metadata::{NodeState, Replication, ServerState, ServerStatus, View, keys};
 use abide_rpc::CallError;
 use abide_rpc::proto::cluster::{
-    ChainSegment, ClusterStatus, LogEntry, LogReplica, LogStatus, MetadataServerStatus, NodeEntry,
-    NodeStatus, PartitionEntry, SegmentStatus,
+    ChainSegment, ClusterStatus, DiskStatus, LogEntry, LogReplica, LogStatus, MetadataServerStatus,
+    NodeEntry, NodeStatus, PartitionEntry, SegmentStatus,
 };
 use abide_types::{NodeId, PartitionId, Role};
 
 use crate::facts::{Facts, Member};
-use crate::replicas;
+use crate::{ready, replicas};
 
 /// What each node says of itself, or why it does not.
 pub(crate) type Answers = BTreeMap<NodeId, Result<NodeStatus, CallError>>;
@@ -35,7 +35,19 @@ pub(crate) fn node(facts: &Facts) -> NodeStatus {
         metadata_version: member.map_or(0, |member| member.metadata.view().version),
         replicas: replicas::statuses(facts),
         logs: member.map(logs).unwrap_or_default(),
+        load: None,
+        disk: member.and_then(|member| disk(facts, member)),
+        unready: Some(ready::why_not(facts).unwrap_or_default()),
     }
+}
+
+fn disk(facts: &Facts, member: &Member) -> Option<DiskStatus> {
+    let server = member.log_server.as_ref()?;
+    Some(DiskStatus {
+        is_full: server.status().is_full,
+        free_bytes: server.free_bytes(),
+        free_bytes_min: facts.config.log_server.free_space_min.0,
+    })
 }
 
 fn server_status(status: &ServerStatus) -> MetadataServerStatus {
@@ -78,6 +90,7 @@ fn logs(member: &Member) -> Vec<LogStatus> {
             partition: partition.0.into(),
             promised: status.promised.0,
             trimmed: status.trimmed.0,
+            storage: status.storage.0,
             segments: status
                 .segments
                 .iter()
@@ -145,6 +158,8 @@ pub(crate) fn cluster(facts: &Facts, member: &Member, mut answers: Answers) -> C
         features: document.features.iter().cloned().collect(),
         zones: document.replication.zones.into(),
         regions: document.replication.regions.into(),
+        problems: Vec::new(),
+        judged: false,
     }
 }
 

@@ -42,6 +42,12 @@ pub enum NodeError {
     /// The key with which requests to services are signed is not usable.
     #[error("`worker.invoker.request-identity-private-key-pem-file`")]
     Identity(#[from] abide_invoker::IdentityError),
+    /// Snapshots cannot go where they are to go.
+    #[error("`worker.snapshots.destination`")]
+    Snapshots(#[from] abide_snapshots::RepositoryError),
+    /// Services cannot be reached like this.
+    #[error("`worker.invoker.http-proxy` or `.no-proxy`")]
+    Proxy(#[from] abide_invoker::ProxyError),
     /// The cluster did not take this node in.
     #[error("join the cluster")]
     Join(#[from] JoinError),
@@ -81,6 +87,9 @@ pub enum NodeError {
         /// What is in force.
         what: String,
     },
+    /// It goes on with what is on its disk under other circumstances: whoever watches over it starts it again.
+    #[error("the node ends to be started again: {0}")]
+    StartAgain(String),
     /// The system does not let us listen to signals.
     #[error("listen to signals")]
     Signals(#[source] std::io::Error),

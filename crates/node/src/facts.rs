@@ -2,18 +2,25 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use abide_admin::MetricsText;
 use abide_config::Config;
 use abide_controller::Controller;
+use abide_invoker::Invoker;
 use abide_log_server::LogServer;
 use abide_metadata::{Joined, Metadata, MetadataServer};
+use abide_partition_store::PartitionStores;
 use abide_processor::Processors;
 use abide_rpc::Fabric;
+use abide_rpc::proto::cluster::NodeLoad;
 use abide_types::NodeIncarnation;
 
+use crate::load;
+use crate::log_filter::LogFilter;
 use crate::ports::Port;
+use crate::sql::Queries;
 
 /// How far the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +93,8 @@ pub(crate) struct Facts {
     pub(crate) bound: Vec<Bound>,
     pub(crate) server: OnceLock<MetadataServer>,
     pub(crate) member: OnceLock<Member>,
+    pub(crate) log_filter: LogFilter,
+    metrics: OnceLock<MetricsText>,
     phase: AtomicU8,
 }
 
@@ -96,7 +105,11 @@ pub(crate) struct Member {
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) controller: Controller,
     pub(crate) log_server: Option<Arc<LogServer>>,
+    /// Not kept open by who looks at them.
+    pub(crate) stores: Option<Weak<PartitionStores>>,
     pub(crate) processors: OnceLock<Arc<Processors>>,
+    pub(crate) invoker: OnceLock<Arc<Invoker>>,
+    pub(crate) queries: OnceLock<Arc<Queries>>,
 }
 
 impl Member {
@@ -109,13 +122,15 @@ impl Member {
 }
 
 impl Facts {
-    pub(crate) fn new(config: Arc<Config>, bound: Vec<Bound>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, bound: Vec<Bound>, log_filter: LogFilter) -> Self {
         Self {
             config,
             started: Instant::now(),
             bound,
             server: OnceLock::new(),
             member: OnceLock::new(),
+            log_filter,
+            metrics: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
         }
     }
@@ -126,6 +141,17 @@ impl Facts {
             1 => Phase::Alive,
             _ => Phase::Stopping,
         }
+    }
+
+    /// From now on [`Facts::load`] can tell.
+    pub(crate) fn measured_by(&self, metrics: MetricsText) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// What the node does at the moment; `None` before it can be told.
+    pub(crate) fn load(&self) -> Option<NodeLoad> {
+        let metrics = self.metrics.get()?;
+        Some(load::measure(self, &metrics()))
     }
 
     /// What it waits for while it is no member.

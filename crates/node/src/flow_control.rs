@@ -34,13 +34,17 @@ impl FlowControl for Limits {
     }
 
     async fn user_limits(&self) -> Result<Vec<UserLimit>, String> {
-        let states = self.partitions.flow().await;
-        let states = states.map_err(|error| error.to_string())?;
+        let states = self.queues().await?;
         let count = u16::try_from(states.len()).unwrap_or(u16::MAX);
         Ok(states
             .into_iter()
             .flat_map(|state| limits(state, count))
             .collect())
+    }
+
+    async fn queues(&self) -> Result<Vec<FlowState>, String> {
+        let states = self.partitions.flow().await;
+        states.map_err(|error| error.to_string())
     }
 }
 

@@ -1,12 +1,17 @@
-//! `GET /health` at the node port.
+//! `GET /health`, `/health/live` and `/health/ready` at the node port.
 
 use std::time::Duration;
 
 use abide_metadata::{ServerState, keys};
 use abide_types::Role;
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::facts::{Facts, Member, Phase};
+use crate::ready;
 
 /// The report; the names and values are those of the operations reference.
 #[derive(Debug, Serialize)]
@@ -17,6 +22,9 @@ pub(crate) struct Health {
     cluster_name: String,
     roles: Vec<String>,
     age: String,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unready_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     admin_status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +71,10 @@ impl Health {
             });
             of.collect::<Vec<_>>()
         };
+        let unready = ready::why_not(facts);
         Self {
+            ready: unready.is_none(),
+            unready_reason: unready,
             status: phase.health_name(),
             node_id: member.map(|member| member.incarnation().to_string()),
             node_name: config.node_name.clone(),
@@ -86,6 +97,22 @@ impl Health {
             partition_table_version: version(keys::PARTITION_TABLE),
             bound_addresses: addresses("tcp", |bound| bound.address.to_string()),
             advertised_addresses: addresses("http", |bound| bound.advertised.clone()),
+        }
+    }
+}
+
+/// The process answers: no reason to start it anew.
+pub(crate) async fn live() -> Json<serde_json::Value> {
+    Json(json!({ "live": true }))
+}
+
+/// Whether requests should come here, and why not.
+pub(crate) fn ready(facts: &Facts) -> Response {
+    match ready::why_not(facts) {
+        None => Json(json!({ "ready": true })).into_response(),
+        Some(reason) => {
+            let body = Json(json!({ "ready": false, "reason": reason }));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::{ExitReason, NodeError};
 use crate::facts::Phase;
 use crate::hand_over;
+use crate::log_filter::LogFilter;
 use crate::signals::{Asked, Signals};
 use crate::start::{Running, start};
 
@@ -25,12 +26,12 @@ impl Node {
     ///
     /// # Errors
     /// It did not start, or its storage failed.
-    pub async fn run(config: Config) -> Result<ExitReason, NodeError> {
+    pub async fn run(config: Config, log_filter: LogFilter) -> Result<ExitReason, NodeError> {
         let mut signals = Signals::listen().map_err(NodeError::Signals)?;
         let config = Arc::new(config);
         let (fatal, mut failures) = mpsc::channel(1);
         let running = {
-            let mut starting = pin!(start(Arc::clone(&config), fatal));
+            let mut starting = pin!(start(Arc::clone(&config), log_filter, fatal));
             loop {
                 tokio::select! {
                     started = starting.as_mut() => break started?,

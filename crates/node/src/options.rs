@@ -1,6 +1,7 @@
 //! From the configuration tree to the options of each part.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use abide_admin::AdminOptions;
@@ -8,17 +9,19 @@ use abide_config::{Config, KafkaClusterConfig};
 use abide_controller::{Budget, ControllerOptions, LivenessOptions};
 use abide_ingress_http::IngressOptions;
 use abide_ingress_kafka::KafkaOptions;
-use abide_invoker::{Identity, IdentityError, InvokerOptions};
+use abide_invoker::{Identity, IdentityError, InvokerOptions, Proxy, ProxyError};
 use abide_log_server::LogServerOptions;
 use abide_metadata::{MetadataOptions, NodeDescription, ProvisionSettings};
 use abide_partition_store::StoreOptions;
-use abide_processor::ProcessorOptions;
+use abide_processor::{ArchiveOptions, DurabilityMode, ProcessorOptions};
 use abide_query::QueryOptions;
 use abide_rpc::FabricOptions;
 use abide_schema::{Defaults, KafkaCluster, OnMaxAttempts, RetryPolicy};
+use abide_snapshots::StoreSettings;
 use abide_telemetry::{EndpointError, Exporting, TelemetryOptions, Tracer};
 use abide_types::Timestamp;
 
+use crate::error::NodeError;
 use crate::facts::Bound;
 use crate::ports::Port;
 
@@ -117,6 +120,54 @@ pub(crate) fn processors(config: &Config) -> ProcessorOptions {
     }
 }
 
+/// Where snapshots go; files are put together in `<node>/exports`, on the disk of the stores.
+pub(crate) fn archive(config: &Config) -> ArchiveOptions {
+    let (worker, snapshots) = (&config.worker, &config.worker.snapshots);
+    let retry = &snapshots.object_store_retry_policy;
+    let default = match snapshots.destination {
+        Some(_) => abide_config::DurabilityMode::Balanced,
+        None => abide_config::DurabilityMode::ReplicaSetOnly,
+    };
+    let defaults = ArchiveOptions::default();
+    ArchiveOptions {
+        destination: snapshots.destination.clone(),
+        store: StoreSettings {
+            aws_region: snapshots.aws_region.clone(),
+            aws_endpoint_url: snapshots.aws_endpoint_url.clone(),
+            aws_access_key_id: snapshots.aws_access_key_id.clone(),
+            aws_secret_access_key: snapshots.aws_secret_access_key.clone(),
+            aws_session_token: snapshots.aws_session_token.clone(),
+            aws_allow_http: snapshots.aws_allow_http,
+            retry: abide_snapshots::RetryPolicy {
+                initial_interval: retry.initial_interval,
+                factor: retry.exponentiation_factor,
+                max_interval: retry.max_interval,
+                max_attempts: retry.max_attempts as usize,
+            },
+        },
+        interval: snapshots.snapshot_interval,
+        records: snapshots.snapshot_interval_num_records.map(Into::into),
+        num_retained: (snapshots.num_retained)
+            .map_or(defaults.num_retained, |it| it.get() as usize),
+        cleanup: snapshots.enable_cleanup.unwrap_or(defaults.cleanup),
+        concurrent_max: (snapshots.export_concurrency_limit)
+            .map_or(defaults.concurrent_max, |it| it.get() as usize),
+        staging: config.node_dir().join("exports"),
+        durability: match worker.durability_mode.unwrap_or(default) {
+            abide_config::DurabilityMode::Balanced => DurabilityMode::Balanced,
+            abide_config::DurabilityMode::ReplicaSetOnly => DurabilityMode::ReplicaSetOnly,
+            abide_config::DurabilityMode::SnapshotOnly => DurabilityMode::SnapshotOnly,
+            abide_config::DurabilityMode::SnapshotAndReplicaSet => {
+                DurabilityMode::SnapshotAndReplicaSet
+            }
+            abide_config::DurabilityMode::None => DurabilityMode::None,
+        },
+        trim_delay: worker.trim_delay_interval,
+        check_interval: worker.trim_check_interval,
+        trim_records_min: worker.trim_num_records_min.get().into(),
+    }
+}
+
 pub(crate) fn controller(config: &Config) -> ControllerOptions {
     ControllerOptions {
         liveness: LivenessOptions {
@@ -212,14 +263,24 @@ pub(crate) fn tracing(config: &Config) -> Result<(Tracer, Option<Exporting>), En
 const MESSAGE_SURROUNDINGS: usize = 256 * 1024 - 1;
 
 /// The key with which requests to services are signed, if one is configured.
-pub(crate) fn identity(config: &Config) -> Result<Option<Identity>, IdentityError> {
+fn identity(config: &Config) -> Result<Option<Identity>, IdentityError> {
     let invoker = &config.worker.invoker;
     let path = invoker.request_identity_private_key_pem_file.as_deref();
     path.map(|path| Identity::load(path, invoker.request_identity_expiration))
         .transpose()
 }
 
-pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOptions {
+/// The proxy through which services are reached, if there is one.
+fn proxy(config: &Config) -> Result<Option<Arc<Proxy>>, ProxyError> {
+    let invoker = &config.worker.invoker;
+    let uri = invoker.http_proxy.as_deref();
+    let proxy = uri.map(|uri| Proxy::new(uri, &invoker.no_proxy));
+    Ok(proxy.transpose()?.map(Arc::new))
+}
+
+/// # Errors
+/// The key of the requests' signatures cannot be read, or the proxy is none.
+pub(crate) fn invoker(config: &Config) -> Result<InvokerOptions, NodeError> {
     let invoker = &config.worker.invoker;
     let mut headers: Vec<(String, String)> = vec![(
         "x-restate-cluster-name".to_owned(),
@@ -229,7 +290,7 @@ pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOpt
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         headers.push((name.clone(), value.clone()));
     }
-    InvokerOptions {
+    Ok(InvokerOptions {
         concurrency_max: invoker.concurrent_invocations_limit.get() as usize,
         memory_bytes_max: invoker.memory_limit.as_usize(),
         message_bytes_max: (config.invoker_message_bytes_max().as_usize())
@@ -243,10 +304,11 @@ pub(crate) fn invoker(config: &Config, identity: Option<Identity>) -> InvokerOpt
         keep_alive_interval: invoker.http2_keep_alive_interval,
         keep_alive_timeout: invoker.http2_keep_alive_timeout,
         headers,
-        identity,
+        identity: identity(config)?,
+        proxy: proxy(config)?,
         scopes: true,
         ..InvokerOptions::default()
-    }
+    })
 }
 
 pub(crate) fn schema_defaults(config: &Config) -> Defaults {
@@ -292,10 +354,11 @@ fn kafka_cluster(config: &KafkaClusterConfig) -> (String, KafkaCluster) {
     (config.name.clone(), cluster)
 }
 
-pub(crate) fn kafka(config: &Config) -> KafkaOptions {
+pub(crate) fn kafka(config: &Config, tracer: Tracer) -> KafkaOptions {
     let ingestion = &config.ingress.ingestion;
     KafkaOptions {
         inflight_bytes_max: ingestion.inflight_memory_budget.as_usize(),
         batch_bytes_max: ingestion.request_batch_size.as_usize(),
+        tracer,
     }
 }

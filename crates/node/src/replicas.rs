@@ -145,6 +145,7 @@ fn row(partition: PartitionId, status: PartitionStatus, committed: Option<Lsn>) 
         epoch: status.epoch.0,
         applied: status.applied.0,
         durable: status.durable.0,
+        archived: status.archived.0,
         tail: tail.0,
         problem: status.stopped.unwrap_or_default(),
     }
@@ -153,6 +154,7 @@ fn row(partition: PartitionId, status: PartitionStatus, committed: Option<Lsn>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abide_processor::PartitionLoad;
     use abide_types::Epoch;
 
     fn status(role: PartitionRole, applied: u64, tail: u64) -> PartitionStatus {
@@ -161,9 +163,12 @@ mod tests {
             epoch: Epoch(3),
             applied: Lsn(applied),
             durable: Lsn::ZERO,
+            archived: Lsn::ZERO,
             tail: Lsn(tail),
             invoked: 0,
             stopped: None,
+            load: PartitionLoad::default(),
+            said_at: tokio::time::Instant::now(),
         }
     }
 

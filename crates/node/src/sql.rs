@@ -80,7 +80,7 @@ impl Cluster for Seen {
 
 /// Whether a value must not be shown to everybody who may run queries.
 fn is_secret(name: &str) -> bool {
-    const WORDS: [&str; 7] = [
+    const WORDS: [&str; 8] = [
         "password",
         "secret",
         "token",
@@ -88,6 +88,8 @@ fn is_secret(name: &str) -> bool {
         "header",
         "jaas",
         "private",
+        // Its address may hold a password.
+        "http-proxy",
     ];
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word))

@@ -21,10 +21,13 @@ use abide_log::{Conduit, LocalLog, LogClient};
 use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as LogStoreError};
 use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
 use abide_partition_store::PartitionStores;
-use abide_processor::{Dependencies, ProcessorOptions, Processors};
-use abide_query::{QueryEngine, Sources};
+use abide_processor::{Archive, Dependencies, ProcessorOptions, Processors};
+use abide_query::{QueryEngine, Routed, Sources};
 use abide_rpc::proto::cluster::cluster_server::ClusterServer;
+use abide_rpc::proto::observe::observe_server::ObserveServer;
 use abide_rpc::proto::operations::operations_server::OperationsServer;
+use abide_rpc::proto::recovery::recovery_server::RecoveryServer;
+use abide_rpc::proto::snapshots::snapshots_server::SnapshotsServer;
 use abide_rpc::{Fabric, Identity, Service};
 use abide_schema::Schema;
 use abide_telemetry::{Exporting, Tracer};
@@ -42,11 +45,16 @@ use crate::data_dir;
 use crate::error::NodeError;
 use crate::facts::{Facts, Member, Phase};
 use crate::flow_control::Limits;
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::listeners::{DoorListeners, Listeners};
+use crate::log_filter::LogFilter;
 use crate::node::Fatal;
 use crate::node_port::{self, NodePort};
+use crate::observe_service::ObserveService;
+use crate::observer::{self, Observes};
 use crate::operations_service::OperationsService;
+use crate::recovery_service::RecoveryService;
+use crate::snapshots_service::SnapshotsService;
 use crate::sql::{Queries, Seen};
 use crate::{measures, membership, options, peers, replicas, schema_watch, stores};
 
@@ -75,15 +83,21 @@ impl Running {
 }
 
 /// Starts a node.
-pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, NodeError> {
+pub(crate) async fn start(
+    config: Arc<Config>,
+    log_filter: LogFilter,
+    fatal: Fatal,
+) -> Result<Running, NodeError> {
     let prometheus = measures::install(&config)?;
     let directory = config.node_dir();
     data_dir::prepare(&directory, &config.cluster_name, &config.node_name)?;
     // Before anything is promised to anybody: a node that cannot sign must not call services.
-    let identity = options::identity(&config)?;
+    let invoker = options::invoker(&config)?;
+    let archive = Archive::open(options::archive(&config))?;
     let (tracer, exporting) = options::tracing(&config)?;
     let listeners = Listeners::bind(&config)?;
-    let facts = Arc::new(Facts::new(Arc::clone(&config), listeners.bound(&config)));
+    let bound = listeners.bound(&config);
+    let facts = Arc::new(Facts::new(Arc::clone(&config), bound, log_filter));
     let disks = Disks::open(&facts, fatal.clone()).await?;
     let running = Running {
         facts: Arc::clone(&facts),
@@ -96,22 +110,25 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
     };
     let (slot, fabric_of_port) = watch::channel(None);
     let metrics = measures::text(&facts, &prometheus);
+    facts.measured_by(Arc::clone(&metrics));
     let port = NodePort {
-        router: router(&facts, &metrics),
+        router: router(&facts, &metrics, &archive, &fatal),
         fabric: fabric_of_port,
         stop: running.node_port.clone(),
     };
     tokio::spawn(port.serve(listeners.node));
 
     let (metadata, joined) = join(&facts).await?;
+    tokio::spawn(watch_superseded(metadata.superseded(), fatal.clone()));
     let fabric = fabric(&facts, &joined);
     let parts = Parts {
         facts: &facts,
         joined,
         metadata,
         fabric,
+        archive,
     };
-    let engine = parts.assemble(disks, identity, &running).await;
+    let engine = parts.assemble(disks, invoker, &running).await;
     // Every service has its handler now: the others may come.
     let member = running.member();
     slot.send_replace(Some(Arc::clone(&member.fabric)));
@@ -130,6 +147,16 @@ pub(crate) async fn start(config: Arc<Config>, fatal: Fatal) -> Result<Running, 
         running.background.clone(),
     ));
     tokio::spawn(measures::upkeep(prometheus, running.background.clone()));
+    tokio::spawn(observer::watch(
+        Arc::clone(&facts),
+        running.background.clone(),
+    ));
+    if let Some(server) = facts.server.get() {
+        tokio::spawn(measures::count_leaders(
+            server.clone(),
+            running.background.clone(),
+        ));
+    }
     parts.open_doors(
         &engine,
         (listeners.ingress, listeners.admin),
@@ -226,6 +253,15 @@ async fn watch_metadata(server: MetadataServer, fatal: Fatal, directory: PathBuf
     }
 }
 
+/// Ends the node when its cluster was recovered without it knowing.
+async fn watch_superseded(mut superseded: watch::Receiver<Option<String>>, fatal: Fatal) {
+    let found = superseded.wait_for(Option::is_some).await;
+    if let Ok(Some(reason)) = found.as_deref() {
+        // A second failure finds the first one's report waiting.
+        let _ = fatal.try_send(NodeError::StartAgain(reason.clone()));
+    }
+}
+
 fn report(fatal: &Fatal, directory: &Path, reason: String) {
     // A second failure finds the first one's report waiting.
     let _ = fatal.try_send(NodeError::Storage {
@@ -247,9 +283,21 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 }
 
 /// What the node port serves besides the fabric.
-fn router(facts: &Arc<Facts>, metrics: &MetricsText) -> Router {
+fn router(
+    facts: &Arc<Facts>,
+    metrics: &MetricsText,
+    archive: &Arc<Archive>,
+    fatal: &Fatal,
+) -> Router {
     let cluster = ClusterServer::new(ClusterService {
         facts: Arc::clone(facts),
+    });
+    let observe = ObserveServer::new(ObserveService {
+        facts: Arc::clone(facts),
+    });
+    let recovery = RecoveryServer::new(RecoveryService {
+        facts: Arc::clone(facts),
+        fatal: fatal.clone(),
     });
     let operations = OperationsServer::new(OperationsService {
         facts: Arc::clone(facts),
@@ -258,10 +306,21 @@ fn router(facts: &Arc<Facts>, metrics: &MetricsText) -> Router {
         Some(server) => server.routes().add_service(cluster),
         None => Routes::new(cluster),
     };
-    let routes = routes.add_service(operations);
+    let routes = routes
+        .add_service(operations)
+        .add_service(recovery)
+        .add_service(observe);
+    let routes = routes.add_service(SnapshotsServer::new(SnapshotsService {
+        facts: Arc::clone(facts),
+        archive: Arc::clone(archive),
+    }));
     let health = {
         let facts = Arc::clone(facts);
         move || async move { axum::Json(Health::of(&facts)) }
+    };
+    let ready = {
+        let facts = Arc::clone(facts);
+        move || async move { health::ready(&facts) }
     };
     let metrics = {
         let metrics = Arc::clone(metrics);
@@ -270,6 +329,8 @@ fn router(facts: &Arc<Facts>, metrics: &MetricsText) -> Router {
     routes
         .into_axum_router()
         .route("/health", get(health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(node_port::not_found)
 }
@@ -329,16 +390,12 @@ struct Parts<'a> {
     joined: Joined,
     metadata: Metadata,
     fabric: Arc<Fabric>,
+    archive: Arc<Archive>,
 }
 
 impl Parts<'_> {
     /// Registers every handler and starts what works behind the doors.
-    async fn assemble(
-        &self,
-        disks: Disks,
-        identity: Option<abide_invoker::Identity>,
-        running: &Running,
-    ) -> Engine {
+    async fn assemble(&self, disks: Disks, invoker: InvokerOptions, running: &Running) -> Engine {
         let config = &self.facts.config;
         let conduit: Arc<dyn Conduit> = self.fabric.clone();
         let local = disks
@@ -363,7 +420,10 @@ impl Parts<'_> {
             fabric: Arc::clone(&self.fabric),
             controller: Controller::start(parts, options::controller(config)),
             log_server: disks.log_server,
+            stores: disks.stores.as_ref().map(Arc::downgrade),
             processors: OnceLock::new(),
+            invoker: OnceLock::new(),
+            queries: OnceLock::new(),
         };
         let member = self.facts.member.get_or_init(|| member);
         let schema = schema_watch::follow(
@@ -374,11 +434,18 @@ impl Parts<'_> {
         let invoker = Arc::new(Invoker::new(
             InvokerOptions {
                 tracer: running.tracer.clone(),
-                ..options::invoker(config, identity)
+                ..invoker
             },
             schema.clone(),
         ));
+        let guarded = member.log_server.clone();
+        member.invoker.get_or_init(|| Arc::clone(&invoker));
         let dependencies = Dependencies {
+            disk_full: Arc::new(move || {
+                guarded
+                    .as_ref()
+                    .is_some_and(|server| server.status().is_full)
+            }),
             node: member.incarnation(),
             partitions: self.partitions().await,
             fabric: Arc::clone(&self.fabric),
@@ -389,6 +456,7 @@ impl Parts<'_> {
                 tracer: running.tracer.clone(),
                 ..options::processors(config)
             },
+            archive: Arc::clone(&self.archive),
             fatal: disks.stores_failure,
         };
         let worker = disks.stores.map(|stores| (stores, Arc::clone(&invoker)));
@@ -412,6 +480,12 @@ impl Parts<'_> {
         let (ingress, admin) = listeners;
         let router = engine.processors.router();
         let (tasks, stop) = (&running.door_tasks, &running.doors);
+        // The node port answers queries as well, whether there is an admin API or not.
+        let queries = running
+            .member()
+            .queries
+            .get_or_init(|| self.queries(engine));
+        let queries: Arc<dyn Sql> = queries.clone();
         if ingress.is_there() {
             let door = Arc::new(Ingress::new(
                 IngressOptions {
@@ -431,7 +505,7 @@ impl Parts<'_> {
         // Where partitions are led, most of a topic's records need not cross to another node.
         if config.roles.contains(&Role::Worker) {
             let door = KafkaIngress::new(
-                options::kafka(config),
+                options::kafka(config, running.tracer.clone()),
                 router.clone(),
                 engine.schema.clone(),
             );
@@ -446,7 +520,8 @@ impl Parts<'_> {
                 engine.schema.clone(),
                 metrics,
             )
-            .with_sql(self.queries(engine));
+            .with_sql(queries)
+            .with_observer(Arc::new(Observes(Arc::clone(self.facts))));
             if let Some(listener) = admin.socket {
                 tasks.spawn(door.clone().serve(listener, stop.clone()));
             }
@@ -456,9 +531,10 @@ impl Parts<'_> {
         }
     }
 
-    fn queries(&self, engine: &Engine) -> Arc<dyn Sql> {
+    fn queries(&self, engine: &Engine) -> Arc<Queries> {
+        let options = options::queries(&self.facts.config);
         let sources = Sources {
-            partitions: Arc::new(engine.processors.router()),
+            partitions: Arc::new(Routed::new(engine.processors.router(), options.timeout)),
             schema: engine.schema.clone(),
             cluster: Arc::new(Seen(Arc::clone(self.facts))),
             flow_control: Arc::new(Limits {
@@ -466,7 +542,6 @@ impl Parts<'_> {
                 partitions: engine.processors.router(),
             }),
         };
-        let options = options::queries(&self.facts.config);
         Arc::new(Queries(QueryEngine::new(options, sources)))
     }
 

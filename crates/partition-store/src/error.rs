@@ -79,6 +79,12 @@ pub fn is_corruption(error: &StoreError) -> bool {
         .is_some_and(is_damage)
 }
 
+/// Whether there was no room on the disk.
+pub(crate) fn is_no_space(error: &rocksdb::Error) -> bool {
+    error.kind() == rocksdb::ErrorKind::IOError
+        && error.as_ref().contains("No space left on device")
+}
+
 /// Whether files are not what was written, or gone.
 pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
     match error.kind() {

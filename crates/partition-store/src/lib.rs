@@ -11,6 +11,7 @@
 
 mod engine;
 mod error;
+mod export;
 mod layout;
 mod merge;
 mod overlay;
@@ -18,8 +19,10 @@ mod partition;
 mod reader;
 mod rebuild;
 mod stores;
+mod verify;
 
 pub use error::{OpenError, is_corruption};
+pub use export::{Export, ExportError, Exported};
 pub use partition::PartitionStore;
 pub use reader::{PartitionReader, Stretch, View};
 pub use stores::{PartitionStores, StoreOptions};

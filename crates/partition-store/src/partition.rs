@@ -7,17 +7,18 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use abide_state_machine::{Store, StoreError};
-use abide_types::{Lsn, PartitionId};
+use abide_types::{Epoch, Lsn, PartitionId};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{BoundColumnFamily, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
-use crate::error::OpenError;
+use crate::error::{OpenError, is_no_space};
 use crate::layout::{APPLIED_KEY, FORMAT, OWN_TABLE, ROWS_START, decode_applied, encode_applied};
 use crate::merge;
 use crate::overlay::{Overlay, Tables};
 use crate::reader::PartitionReader;
 use crate::stores::{PartitionStores, Place, family_name, open_error};
+use crate::verify::Verifier;
 
 /// How often [`PartitionStore::maintain`] looks at clocks and files.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -32,12 +33,13 @@ const SPILL_BYTES_MIN: usize = 256 << 10;
 pub struct PartitionStore {
     pub(crate) shared: Arc<Shared>,
     /// Writes what was frozen; joined before anything else is frozen, and before the place is given up.
-    writer: Option<JoinHandle<Result<(), rocksdb::Error>>>,
+    pub(crate) writer: Option<JoinHandle<Result<(), rocksdb::Error>>>,
     /// What this partition has in the sum over all overlays.
     counted_bytes: usize,
     pub(crate) durable: Lsn,
     pub(crate) next_look: Instant,
     pub(crate) next_flush: Instant,
+    pub(crate) verifier: Verifier,
     place: Place,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct Current {
     pub applied: Lsn,
     /// Up to where RocksDB has it.
     pub spilled: Lsn,
+    /// See [`PartitionStore::history`].
+    pub history: Epoch,
     /// False while a record is being applied.
     pub settled: bool,
     /// The state of another replica is on its way in: what is here is none.
@@ -73,6 +77,7 @@ pub(crate) struct Current {
 pub(crate) struct Frozen {
     pub overlay: Arc<Overlay>,
     applied: Lsn,
+    history: Epoch,
 }
 
 impl PartitionStore {
@@ -83,8 +88,8 @@ impl PartitionStore {
         let family = family_name(partition);
         // A new partition gets its family with the first spill, beside the start of the node: making one
         // syncs several files.
-        let (applied, tables) = match read_applied(&stores, &family).map_err(failed)? {
-            None => (Lsn::ZERO, Tables::default()),
+        let ((applied, history), tables) = match read_applied(&stores, &family).map_err(failed)? {
+            None => ((Lsn::ZERO, Epoch(0)), Tables::default()),
             Some(value) => {
                 let applied = decode_applied(&value).map_err(|format| OpenError::Format {
                     dir: stores.dir().to_owned(),
@@ -99,22 +104,25 @@ impl PartitionStore {
         // Spread over the interval, or all partitions of a node would flush in the same moment.
         let phase = f64::from(partition.0 % 64) / 64.0;
         let now = Instant::now();
-        let mut store = Self {
-            shared: Arc::new(Shared {
-                stores,
-                family,
-                current: Mutex::new(Current {
-                    active: Arc::default(),
-                    frozen: None,
-                    applied,
-                    spilled: applied,
-                    settled: true,
-                    loading: false,
-                    tables,
-                }),
-                settled: Condvar::new(),
-                unflushed_bytes: AtomicUsize::new(0),
+        let shared = Arc::new(Shared {
+            stores,
+            family,
+            current: Mutex::new(Current {
+                active: Arc::default(),
+                frozen: None,
+                applied,
+                spilled: applied,
+                history,
+                settled: true,
+                loading: false,
+                tables,
             }),
+            settled: Condvar::new(),
+            unflushed_bytes: AtomicUsize::new(0),
+        });
+        let mut store = Self {
+            verifier: Verifier::new(&shared),
+            shared,
             writer: None,
             counted_bytes: 0,
             durable: Lsn::ZERO,
@@ -243,6 +251,17 @@ impl PartitionStore {
         self.durable
     }
 
+    /// The epoch of the last recovery of the log that what is applied here goes by: records that it gave up are not
+    /// among them. Epoch 0 for none.
+    pub fn history(&self) -> Epoch {
+        self.shared.current.lock().history
+    }
+
+    /// Says which recovery of the log the records go by that are applied from now on. It becomes durable with them.
+    pub fn set_history(&mut self, history: Epoch) {
+        self.shared.current.lock().history = history;
+    }
+
     /// Memory of what RocksDB does not have yet.
     pub fn overlay_bytes(&self) -> usize {
         let current = self.shared.current.lock();
@@ -278,6 +297,7 @@ impl PartitionStore {
             return Ok(());
         }
         self.next_look = now + LOOK_INTERVAL;
+        self.look_for_damage(now)?;
         self.look(now, options.flush_after_bytes, options.flush_interval)
     }
 
@@ -372,6 +392,11 @@ impl PartitionStore {
             return Ok(false);
         }
         match writer.join() {
+            // What was frozen stays, readable, and is tried again; RocksDB gets over it by itself.
+            Ok(Err(source)) if is_no_space(&source) => {
+                tracing::error!(partition = %self.partition(), error = %source,
+                    "the disk is full: changes stay in memory until there is room");
+            }
             Ok(written) => written.map_err(|source| self.shared.error("writing rows", source))?,
             Err(_) => return Err(self.shared.bare_error("writing rows: the thread panicked")),
         }
@@ -382,7 +407,7 @@ impl PartitionStore {
     ///
     /// # Errors
     /// Applying a record failed half-way: what it did must not be kept, and is lost with the overlay.
-    fn freeze(&mut self) -> Result<bool, StoreError> {
+    pub(crate) fn freeze(&mut self) -> Result<bool, StoreError> {
         let mut current = self.shared.current.lock();
         if current.frozen.is_some() || current.spilled == current.applied {
             return Ok(false);
@@ -396,6 +421,7 @@ impl PartitionStore {
         current.frozen = Some(Frozen {
             overlay,
             applied: current.applied,
+            history: current.history,
         });
         Ok(true)
     }
@@ -421,6 +447,7 @@ impl PartitionStore {
 
 impl Drop for PartitionStore {
     fn drop(&mut self) {
+        self.verifier.stop();
         // The place is free only when nothing is written there any more.
         if let Err(error) = self.join_writer(true) {
             tracing::error!(partition = %self.partition(), %error, "changes were not spilled");
@@ -479,14 +506,15 @@ impl Shared {
     }
 
     /// Writes what is frozen, with its LSN, in one batch; then it is no longer needed in memory.
-    fn write_frozen(&self) -> Result<(), rocksdb::Error> {
+    pub fn write_frozen(&self) -> Result<(), rocksdb::Error> {
         let Some(frozen) = self.current.lock().frozen.clone() else {
             return Ok(());
         };
         let db = self.stores.db();
         let family = self.stores.family(&self.family)?;
         let mut batch = WriteBatch::with_capacity_bytes(frozen.overlay.bytes());
-        batch.put_cf(&family, APPLIED_KEY, encode_applied(frozen.applied));
+        let applied = encode_applied(frozen.applied, frozen.history);
+        batch.put_cf(&family, APPLIED_KEY, applied);
         for (key, row) in frozen.overlay.iter() {
             match &row.value {
                 Some(value) => batch.put_cf(&family, key, value),
@@ -514,7 +542,7 @@ impl Shared {
             .map_err(|source| self.error("flushing rows", source))
     }
 
-    fn begin_flush(&self, wait: bool) -> Result<(), rocksdb::Error> {
+    pub fn begin_flush(&self, wait: bool) -> Result<(), rocksdb::Error> {
         let Some(family) = self.family() else {
             return Ok(());
         };
@@ -538,7 +566,7 @@ impl Shared {
             .get_cf_opt(&family, APPLIED_KEY, &options)?;
         // Its format was checked when the store was opened.
         let durable = value.and_then(|value| decode_applied(&value).ok());
-        Ok(durable.unwrap_or_default())
+        Ok(durable.map(|(applied, _)| applied).unwrap_or_default())
     }
 }
 

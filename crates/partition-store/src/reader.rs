@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use abide_state_machine::StoreError;
-use abide_types::Lsn;
+use abide_types::{Epoch, Lsn};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use rocksdb::{BoundColumnFamily, ReadOptions, SnapshotWithThreadMode};
@@ -47,6 +47,7 @@ impl PartitionReader {
             shared: &self.shared,
             overlays,
             applied: current.applied,
+            history: current.history,
             // A family that is made later has nothing that the overlays do not show; one that is dropped later keeps
             // its rows for as long as this lives.
             family: self.shared.family(),
@@ -82,6 +83,7 @@ impl PartitionReader {
             shared: &self.shared,
             overlays,
             applied: current.applied,
+            history: current.history,
             family: self.shared.family(),
             // Under the lock, as above.
             snapshot: self.shared.stores.db().snapshot(),
@@ -145,6 +147,7 @@ pub struct View<'a> {
     /// Newest first.
     overlays: Vec<Arc<Overlay>>,
     applied: Lsn,
+    history: Epoch,
     family: Option<Arc<BoundColumnFamily<'a>>>,
     snapshot: SnapshotWithThreadMode<'a, Db>,
 }
@@ -153,6 +156,11 @@ impl View<'_> {
     /// The record after which the partition looked like this.
     pub fn applied(&self) -> Lsn {
         self.applied
+    }
+
+    /// The recovery of the log that its records go by; see [`crate::PartitionStore::history`].
+    pub fn history(&self) -> Epoch {
+        self.history
     }
 
     /// The value of `key`.

@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use abide_state_machine::StoreError;
-use abide_types::Lsn;
+use abide_types::{Epoch, Lsn};
 use rocksdb::{WriteBatch, WriteOptions};
 
 use crate::error::OpenError;
 use crate::layout::{APPLIED_KEY, OWN_TABLE, encode_applied};
 use crate::overlay::{Overlay, Tables};
 use crate::partition::PartitionStore;
+use crate::verify::Verifier;
 
 impl PartitionStore {
     /// Forgets every row and that any record was applied. Readers get errors from now on until
@@ -29,6 +30,8 @@ impl PartitionStore {
     pub fn clear(&mut self) -> Result<(), StoreError> {
         // What it wrote, or failed to write, goes as well.
         let _ = self.join_writer(true);
+        self.verifier.stop();
+        self.verifier = Verifier::new(&self.shared);
         {
             let mut current = self.shared.current.lock();
             current.loading = true;
@@ -36,6 +39,7 @@ impl PartitionStore {
             current.frozen = None;
             current.applied = Lsn::ZERO;
             current.spilled = Lsn::ZERO;
+            current.history = Epoch(0);
             current.settled = true;
             current.tables = Tables::default();
         }
@@ -95,7 +99,8 @@ impl PartitionStore {
         let family = (shared.stores.family(shared.family_name()))
             .map_err(|source| shared.error("making a column family", source))?;
         let mut batch = WriteBatch::default();
-        batch.put_cf(&family, APPLIED_KEY, encode_applied(applied));
+        let history = shared.current.lock().history;
+        batch.put_cf(&family, APPLIED_KEY, encode_applied(applied, history));
         (shared.stores.db())
             .write_opt(batch, &without_wal())
             .map_err(|source| shared.error("finishing a load", source))?;

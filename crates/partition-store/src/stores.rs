@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use abide_types::PartitionId;
@@ -176,6 +176,16 @@ impl PartitionStores {
             }
         }
         sum
+    }
+
+    /// A number that RocksDB keeps of the database as a whole, such as `rocksdb.block-cache-usage`.
+    pub fn database_property(&self, name: &str) -> Option<u64> {
+        self.db.property_int_value(name).ok().flatten()
+    }
+
+    /// Memory of the rows that RocksDB has not been given, of all partitions.
+    pub fn overlay_bytes(&self) -> usize {
+        self.overlays_bytes.load(Ordering::Relaxed)
     }
 
     /// The column family of that name, made if it does not exist.

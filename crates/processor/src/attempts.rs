@@ -297,6 +297,11 @@ impl Attempts {
         AttemptId(self.next_attempt)
     }
 
+    /// How many wait after a failure.
+    pub(crate) fn backing_off(&self) -> usize {
+        self.backing_off.len()
+    }
+
     /// How many are invoked.
     pub(crate) fn len(&self) -> usize {
         self.running.len()

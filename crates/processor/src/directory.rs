@@ -8,6 +8,7 @@ use abide_rpc::proto::partition as wire;
 use abide_rpc::{Handler, Reply};
 use abide_types::{NodeId, PartitionId};
 use bytes::Bytes;
+use metrics::Counter;
 use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -35,18 +36,35 @@ pub(crate) enum Event {
     Attempts(AttemptsQuestion),
 }
 
+/// A request about snapshots and backups. Such come past the queue of all else: what ends a hold must not wait behind
+/// what the hold keeps waiting.
+pub(crate) type Order = (wire::ArchiveRequest, Responder);
+
 /// One partition of this node, for others.
 struct Entry {
     events: mpsc::Sender<Event>,
+    orders: mpsc::Sender<Order>,
     reader: PartitionReader,
 }
 
 /// The ways to this node's partitions.
-#[derive(Default)]
 pub(crate) struct Directory {
+    /// Requests and posts that found a queue full.
+    refused: Counter,
     partitions: RwLock<HashMap<PartitionId, Entry>>,
     transfers: Arc<Transfers>,
     scans: Scans,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            refused: metrics::counter!("abide_queue_refused_total", "queue" => "partition-events"),
+            partitions: RwLock::default(),
+            transfers: Arc::default(),
+            scans: Scans::default(),
+        }
+    }
 }
 
 impl Directory {
@@ -54,9 +72,15 @@ impl Directory {
         &self,
         partition: PartitionId,
         events: mpsc::Sender<Event>,
+        orders: mpsc::Sender<Order>,
         reader: PartitionReader,
     ) {
-        (self.partitions.write()).insert(partition, Entry { events, reader });
+        let entry = Entry {
+            events,
+            orders,
+            reader,
+        };
+        (self.partitions.write()).insert(partition, entry);
     }
 
     pub(crate) fn remove(&self, partition: PartitionId) {
@@ -77,6 +101,7 @@ impl Directory {
     pub(crate) fn ask(&self, partition: PartitionId, request: Request, responder: Responder) {
         let request = match request {
             Request::Scan(request) => return self.scan(partition, request, responder),
+            Request::Archive(request) => return self.order(partition, request, responder),
             request => request,
         };
         let Some(sender) = self.events_of(partition) else {
@@ -85,12 +110,32 @@ impl Directory {
         match sender.try_send(Event::Ask(request, responder)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(Event::Ask(_, responder))) => {
+                self.refused.increment(1);
                 responder.answer(Response::Overloaded);
             }
             Err(mpsc::error::TrySendError::Closed(Event::Ask(_, responder))) => {
                 responder.answer(Response::NotLeader);
             }
             Err(_) => {}
+        }
+    }
+
+    fn order(&self, partition: PartitionId, request: wire::ArchiveRequest, responder: Responder) {
+        let orders = {
+            let partitions = self.partitions.read();
+            partitions.get(&partition).map(|entry| entry.orders.clone())
+        };
+        let Some(orders) = orders else {
+            return responder.answer(Response::NotLeader);
+        };
+        match orders.try_send((request, responder)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full((_, responder))) => {
+                responder.answer(Response::Overloaded);
+            }
+            Err(mpsc::error::TrySendError::Closed((_, responder))) => {
+                responder.answer(Response::NotLeader);
+            }
         }
     }
 
@@ -119,8 +164,10 @@ impl Directory {
         let Ok(partition) = u16::try_from(partition) else {
             return;
         };
-        if let Some(sender) = self.events_of(PartitionId(partition)) {
-            let _ = sender.try_send(event);
+        if let Some(sender) = self.events_of(PartitionId(partition))
+            && let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(event)
+        {
+            self.refused.increment(1);
         }
     }
 

@@ -24,9 +24,11 @@ use tokio::time::Instant;
 
 use crate::attempts::Attempts;
 use crate::cleaner::Cleaner;
-use crate::directory::Event;
+use crate::directory::{Event, Order};
+use crate::leader_archive::Archiving;
+use crate::metrics::Appended;
 use crate::outbox::{Inbound, Outbox};
-use crate::partition::{Context, PartitionError};
+use crate::partition::{Context, PartitionError, PartitionLoad};
 use crate::timers::Timers;
 use crate::upkeep::Upkeep;
 use crate::waiters::{Responder, Waiters};
@@ -34,14 +36,16 @@ use crate::wire::{Request, Response};
 
 /// Records that are proposed and not committed. Few: while they are under way the next record fills up, and one
 /// fsync serves more commands.
-const RECORDS_IN_FLIGHT_MAX: usize = 3;
+pub(crate) const RECORDS_IN_FLIGHT_MAX: usize = 3;
 /// Commands of one record.
 const RECORD_COMMANDS_MAX: usize = 1024;
 /// Bytes of one record, about; one command may be larger.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// When so much waits to be proposed, nothing more is taken in.
-const PROPOSALS_MAX: usize = 4096;
-const PROPOSALS_BYTES_MAX: usize = 32 << 20;
+pub(crate) const PROPOSALS_MAX: usize = 4096;
+pub(crate) const PROPOSALS_BYTES_MAX: usize = 32 << 20;
+/// What attempts have done and the leader has not taken in, in messages.
+pub(crate) const EFFECTS_MAX: usize = 1024;
 /// Timers that fire in one round.
 const TIMERS_A_ROUND_MAX: usize = 256;
 /// How long followers wait for news of a commit when no further record carries it.
@@ -79,6 +83,8 @@ struct InFlight {
     lsn: Lsn,
     batch: state::Batch,
     on_applied: Vec<OnApplied>,
+    appended_at: Instant,
+    appended: Appended,
 }
 
 /// Why a leader stopped leading.
@@ -100,6 +106,8 @@ pub(crate) struct Leader<'a> {
     pub(crate) sequencer: Sequencer,
     mailbox: &'a Mailbox,
     events: &'a mut mpsc::Receiver<Event>,
+    orders: &'a mut mpsc::Receiver<Order>,
+    pub(crate) archiving: Archiving,
     effects: mpsc::Receiver<Effects>,
     pub(crate) effects_sender: mpsc::Sender<Effects>,
     proposals: VecDeque<(state::Command, OnApplied)>,
@@ -121,8 +129,10 @@ pub(crate) struct Leader<'a> {
     /// Of the document with the rules in force.
     pub(crate) rules_version: u64,
     cleaner: Cleaner,
-    upkeep: Upkeep,
+    pub(crate) upkeep: Upkeep,
     committed_at: Option<Instant>,
+    /// When the takeover began.
+    begun: Instant,
     log_scratch: Vec<(NodeId, AppendRequest)>,
     next_tick: Instant,
     last_at: Timestamp,
@@ -144,8 +154,10 @@ impl<'a> Leader<'a> {
         chain: &LogChain,
         mailbox: &'a Mailbox,
         events: &'a mut mpsc::Receiver<Event>,
+        orders: &'a mut mpsc::Receiver<Order>,
+        begun: Instant,
     ) -> Self {
-        let (effects_sender, effects) = mpsc::channel(1024);
+        let (effects_sender, effects) = mpsc::channel(EFFECTS_MAX);
         let now = Instant::now();
         Self {
             machine: StateMachine::new(partition, context.partitions),
@@ -158,6 +170,8 @@ impl<'a> Leader<'a> {
             sequencer,
             mailbox,
             events,
+            orders,
+            archiving: Archiving::new(now),
             effects,
             effects_sender,
             proposals: VecDeque::new(),
@@ -175,6 +189,7 @@ impl<'a> Leader<'a> {
             view_version: 0,
             rules_version: 0,
             committed_at: None,
+            begun,
             log_scratch: Vec::new(),
             next_tick: now + LOG_TICK,
             last_at: Timestamp(0),
@@ -222,6 +237,7 @@ impl<'a> Leader<'a> {
                 slot = self.start_ready(slot)?;
                 self.send_outbox();
                 self.clean_up()?;
+                self.settle_hold(Instant::now());
             }
             self.upkeep()?;
             self.propose_waiting();
@@ -236,6 +252,9 @@ impl<'a> Leader<'a> {
                     return Ok(StepDown::Reassigned);
                 },
                 Ok(()) = peers.changed() => {}
+                Some((request, responder)) = self.orders.recv(), if self.active => {
+                    self.on_order(request, responder);
+                }
                 Some(effects) = self.effects.recv(), if room => {
                     self.on_effects(effects);
                     while self.has_room() && let Ok(effects) = self.effects.try_recv() {
@@ -314,6 +333,11 @@ impl<'a> Leader<'a> {
         Ok(())
     }
 
+    /// Whether every record that was proposed is applied.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
     pub(crate) fn upkeep_mut(&mut self) -> &mut Upkeep {
         &mut self.upkeep
     }
@@ -331,6 +355,10 @@ impl<'a> Leader<'a> {
 
     /// Makes records of what waits.
     fn propose_waiting(&mut self) {
+        // While a backup holds this partition, its state stands still.
+        if self.archiving.holds() {
+            return;
+        }
         while !self.proposals.is_empty() && self.in_flight.len() < RECORDS_IN_FLIGHT_MAX {
             let mut commands = Vec::with_capacity(self.proposals.len().min(RECORD_COMMANDS_MAX));
             let mut on_applied = Vec::with_capacity(commands.capacity());
@@ -350,8 +378,15 @@ impl<'a> Leader<'a> {
                 at: self.last_at.0,
                 commands,
             };
-            let lsn = self.sequencer.append(Bytes::from(batch.encode_to_vec()));
+            let payload = Bytes::from(batch.encode_to_vec());
+            let appended = Appended {
+                commands: batch.commands.len(),
+                bytes: payload.len(),
+            };
+            let lsn = self.sequencer.append(payload);
             self.in_flight.push_back(InFlight {
+                appended_at: Instant::now(),
+                appended,
                 lsn,
                 batch,
                 on_applied,
@@ -384,16 +419,21 @@ impl<'a> Leader<'a> {
             && let Some(record) = self.in_flight.pop_front()
         {
             let lsn = record.lsn;
+            let begun = Instant::now();
+            let waited = begun.saturating_duration_since(record.appended_at);
+            self.context.metrics.committed(waited, &record.appended);
             let applied = self
                 .machine
                 .apply(self.store, lsn, record.batch)
                 .map_err(PartitionError::Apply)?;
             self.store.set_applied(lsn);
+            self.context.metrics.took_to_apply(begun.elapsed());
             for (reply, hears) in applied.replies.into_iter().zip(record.on_applied) {
                 self.answer(reply, hears)?;
             }
             if self.active {
                 for action in applied.actions {
+                    self.context.metrics.acts(self.partition, &action);
                     self.act(action);
                 }
             } else {
@@ -415,7 +455,9 @@ impl<'a> Leader<'a> {
         self.load_invoked()?;
         self.context
             .set_active(self.partition, self.epoch, &self.sequencer);
-        tracing::info!(partition = %self.partition, epoch = %self.epoch, applied = %self.store.applied(),
+        let took = self.begun.elapsed();
+        self.context.metrics.took_over(took, true);
+        tracing::info!(partition = %self.partition, epoch = %self.epoch, ?took, applied = %self.store.applied(),
             invoked = self.attempts.len(), "leads");
         Ok(())
     }
@@ -431,6 +473,7 @@ impl<'a> Leader<'a> {
                 .pop_due(now, self.store)
                 .map_err(PartitionError::Store)?;
             let Some(key) = due else { break };
+            self.context.metrics.timer_fired();
             self.propose(Kind::FireTimer(state::FireTimer { key }), OnApplied::Nobody);
         }
         Ok(())
@@ -479,16 +522,42 @@ impl<'a> Leader<'a> {
         }
         self.outbox.resend_lost(now);
         self.waiters.expire(now);
-        if let Some(trimmed) = self.upkeep.poll(now, self.store, &self.sequencer)? {
-            self.sequencer.on_trimmed(trimmed);
+        if self.active && self.upkeep.is_due(now) {
+            self.look_after_snapshots(now);
+            let archived = self.archiving.archived();
+            let trimmed = self
+                .upkeep
+                .poll(now, self.store, &self.sequencer, archived)?;
+            if let Some(trimmed) = trimmed {
+                self.sequencer.on_trimmed(trimmed);
+            }
         }
+        let load = self.load();
         self.context.report(self.partition, |status| {
+            status.load = load;
             status.applied = self.store.applied();
             status.durable = self.store.durable_applied();
+            status.archived = self.archiving.archived().unwrap_or_default();
             status.tail = self.sequencer.next();
             status.invoked = self.attempts.len();
         });
         Ok(())
+    }
+
+    fn load(&self) -> PartitionLoad {
+        let (outbox, outbox_sent) = self.outbox.counts();
+        PartitionLoad {
+            events: self.events.len(),
+            effects: self.effects.len(),
+            proposals: self.proposals.len(),
+            proposals_bytes: self.proposals_bytes,
+            records: self.in_flight.len(),
+            records_bytes: self.sequencer.uncommitted_bytes(),
+            backing_off: self.attempts.backing_off(),
+            timers: self.timers.len(),
+            outbox,
+            outbox_sent,
+        }
     }
 
     fn next_wake(&self) -> Instant {
@@ -510,8 +579,9 @@ impl<'a> Leader<'a> {
             self.attempts.next_retry(),
             self.outbox.next_resend(),
             self.waiters.next_expiry(),
+            self.archiving.hold_ends(),
             Some(self.cleaner.next_run()),
-            Some(self.upkeep.next_run()),
+            Some(self.upkeep.next_run()).filter(|_| self.active),
         ]
         .into_iter()
         .flatten()

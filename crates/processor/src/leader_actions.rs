@@ -105,7 +105,6 @@ impl Leader<'_> {
 
     fn completed(&mut self, id: &InvocationId, target: &InvocationTarget, outcome: state::Outcome) {
         self.attempts.remove(id);
-        self.context.metrics.completed(self.partition);
         let mut finished = None;
         for waiter in self.waiters.take(id) {
             let finished = finished.get_or_insert_with(|| Finished {
@@ -229,6 +228,7 @@ impl Leader<'_> {
             limit_key: row.flow.and_then(|flow| flow.limit_key),
             trace,
         };
+        self.context.metrics.attempt_started(self.partition);
         let handle = self
             .context
             .invoker
@@ -284,6 +284,7 @@ impl Leader<'_> {
         let Some(running) = self.attempts.of_attempt(&id, effects.attempt) else {
             return;
         };
+        self.context.metrics.attempt_did(self.partition, &effects);
         let incarnation = running.incarnation;
         let span = running.span;
         let mut proposed = Vec::with_capacity(effects.effects.len());
@@ -421,6 +422,8 @@ impl Leader<'_> {
         let now = Instant::now();
         for deliveries in self.outbox.poll_send(self.partition, now) {
             let to = PartitionId(u16::try_from(deliveries.to).unwrap_or(u16::MAX));
+            let messages = deliveries.messages.len();
+            self.context.metrics.outbox_sent(messages);
             self.post(to, wire::post::Kind::Deliveries(deliveries));
         }
         for (from, acks) in std::mem::take(&mut self.acks) {

@@ -128,8 +128,8 @@ impl Leader<'_> {
                 let infos = self.list(&filter)?;
                 responder.answer(Response::Infos(infos));
             }
-            // The directory keeps them.
-            Request::Scan(_) => responder.answer(Response::NotLeader),
+            // The directory keeps the first and sends the second another way.
+            Request::Scan(_) | Request::Archive(_) => responder.answer(Response::NotLeader),
         }
         Ok(())
     }

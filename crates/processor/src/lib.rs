@@ -9,6 +9,7 @@
 //! and applied.
 
 pub mod api;
+mod archive;
 mod attempts;
 mod chains;
 mod cleaner;
@@ -16,6 +17,7 @@ mod directory;
 pub mod flow;
 mod leader;
 mod leader_actions;
+mod leader_archive;
 mod leader_moves;
 mod leader_requests;
 mod metrics;
@@ -30,13 +32,18 @@ mod shedding;
 mod timers;
 mod traces;
 mod transfer;
+mod trimming;
 mod upkeep;
 mod waiters;
 mod wire;
 
 /// The version of the state machine that this program computes.
 pub use abide_state_machine::VERSION as STATE_MACHINE_VERSION;
+pub use archive::{Archive, ArchiveOptions, Origin};
 pub use chains::Chains;
-pub use partition::{Fatal, PartitionRole, PartitionStatus, ProcessorOptions};
+pub use partition::{
+    DiskFull, Fatal, PartitionLoad, PartitionRole, PartitionStatus, ProcessorOptions,
+};
 pub use processors::{Dependencies, Processors};
 pub use router::Router;
+pub use trimming::DurabilityMode;

@@ -154,6 +154,14 @@ impl Outbox {
         }
     }
 
+    /// How many messages are not acked, and how many of them are under way.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let destinations = self.destinations.values();
+        destinations.fold((0, 0), |(waiting, sent), destination| {
+            (waiting + destination.waiting.len(), sent + destination.sent)
+        })
+    }
+
     /// Whom something waits for.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = PartitionId> {
         self.destinations.keys().copied()

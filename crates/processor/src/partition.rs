@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use abide_invoker::Invoker;
 use abide_log::{
-    ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused, Sequencer,
-    TakeOverError, TakeOverRequest, Taken, take_over,
+    ChainStore as _, LogChain, LogClient, LogReader, ReadError, Record, Refused, Salvaged,
+    Sequencer, TakeOverError, TakeOverRequest, Taken, take_over,
 };
 use abide_metadata::Metadata;
 use abide_partition_store::PartitionStore;
@@ -18,7 +18,7 @@ use abide_rpc::{Fabric, Service};
 use abide_schema::Schema;
 use abide_state_machine::{ApplyError, StateMachine, StoreError};
 use abide_telemetry::Tracer;
-use abide_types::{Epoch, Lsn, NodeId, NodeIncarnation, PartitionId};
+use abide_types::{Epoch, Lsn, NodeId, NodeIncarnation, PartitionId, Timestamp};
 use parking_lot::Mutex;
 use prost::Message as _;
 use std::collections::BTreeMap;
@@ -26,8 +26,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 use crate::chains::Chains;
-use crate::directory::{Directory, Event};
+use crate::directory::{Directory, Event, Order};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::rebuild::Cause;
@@ -39,6 +40,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Followers apply what has gathered in this time together: it costs them nothing but freshness, and they catch
 /// up before they lead.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a follower looks whether a full disk has room again.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a follower says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause before a takeover that failed is tried again.
@@ -81,6 +84,9 @@ impl Default for ProcessorOptions {
 /// Ends the node, for the reason that is given.
 pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
 
+/// Tells whether a node's disk is nearly full.
+pub type DiskFull = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What all partitions of a node share.
 pub(crate) struct Context {
     pub(crate) node: NodeIncarnation,
@@ -93,6 +99,8 @@ pub(crate) struct Context {
     pub(crate) schema: watch::Receiver<Arc<Schema>>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) options: ProcessorOptions,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) disk_full: DiskFull,
     /// Ends the node.
     pub(crate) fatal: Fatal,
     pub(crate) metrics: Metrics,
@@ -110,12 +118,64 @@ pub struct PartitionStatus {
     pub applied: Lsn,
     /// The last record whose effects survive a crash of this node without the log.
     pub durable: Lsn,
+    /// On a leader: the last record that every kept snapshot shows; zero for none.
+    pub archived: Lsn,
     /// On a leader: the position of the next record.
     pub tail: Lsn,
     /// On a leader: invocations that are invoked.
     pub invoked: usize,
     /// Why it stopped or is being rebuilt, if so.
     pub stopped: Option<String>,
+    /// What waits in it.
+    pub load: PartitionLoad,
+    /// When any of this was last said.
+    pub said_at: Instant,
+}
+
+impl PartitionStatus {
+    /// Whether this node leads the partition under that epoch, or a later one, and serves.
+    pub fn serves(&self, epoch: Epoch) -> bool {
+        self.role == PartitionRole::Leader && epoch <= self.epoch
+    }
+}
+
+/// What waits in a partition; mostly on its leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartitionLoad {
+    /// Requests and posts that its task has not taken.
+    pub events: usize,
+    /// Messages of attempts that its task has not taken.
+    pub effects: usize,
+    /// Commands that are not in a record yet.
+    pub proposals: usize,
+    /// Bytes of them, about.
+    pub proposals_bytes: usize,
+    /// Records that are not committed.
+    pub records: usize,
+    /// Bytes of them.
+    pub records_bytes: u64,
+    /// Invocations whose next attempt is delayed after a failure.
+    pub backing_off: usize,
+    /// Timers in memory.
+    pub timers: usize,
+    /// Messages to other partitions that are not acked.
+    pub outbox: usize,
+    /// Of those, the ones that are on their way.
+    pub outbox_sent: usize,
+}
+
+/// The most that may wait in one partition.
+impl PartitionLoad {
+    /// Of requests and posts.
+    pub const EVENTS_MAX: usize = crate::processors::EVENTS_MAX;
+    /// Of messages of attempts.
+    pub const EFFECTS_MAX: usize = crate::leader::EFFECTS_MAX;
+    /// Of commands.
+    pub const PROPOSALS_MAX: usize = crate::leader::PROPOSALS_MAX;
+    /// Of bytes of commands.
+    pub const PROPOSALS_BYTES_MAX: usize = crate::leader::PROPOSALS_BYTES_MAX;
+    /// Of records.
+    pub const RECORDS_MAX: usize = crate::leader::RECORDS_IN_FLIGHT_MAX;
 }
 
 /// What a partition does on this node.
@@ -148,6 +208,10 @@ pub(crate) enum PartitionError {
         "the partition store ends before record {first}, where the log begins, and there is no other replica"
     )]
     Lost { first: Lsn },
+    #[error(
+        "the log was recovered by {epoch} with records up to {at}, and others are applied from there on"
+    )]
+    Superseded { epoch: Epoch, at: Lsn },
 }
 
 impl Context {
@@ -160,10 +224,14 @@ impl Context {
                 epoch: Epoch::default(),
                 applied: Lsn::ZERO,
                 durable: Lsn::ZERO,
+                archived: Lsn::ZERO,
                 tail: Lsn::ZERO,
                 invoked: 0,
                 stopped: None,
+                load: PartitionLoad::default(),
+                said_at: Instant::now(),
             });
+        status.said_at = Instant::now();
         change(status);
     }
 
@@ -191,6 +259,7 @@ pub(crate) struct Partition {
     pub(crate) partition: PartitionId,
     pub(crate) store: PartitionStore,
     pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) stop: CancellationToken,
     /// How often the store was damaged.
     pub(crate) damages: u32,
@@ -229,6 +298,9 @@ impl Partition {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                Some((_, responder)) = self.orders.recv() => {
+                    responder.answer(Response::Stopped(reason.to_owned()));
+                }
                 event = self.events.recv() => match event {
                     Some(Event::Ask(_, responder)) => responder.answer(Response::Stopped(reason.to_owned())),
                     Some(Event::Attempts(question)) => {
@@ -243,6 +315,7 @@ impl Partition {
 
     async fn serve(&mut self) -> Result<(), PartitionError> {
         let mut led = Epoch::default();
+        self.begin_from_origin().await?;
         loop {
             let assignment = self.assignment();
             let end = match assignment {
@@ -278,16 +351,21 @@ impl Partition {
     /// Takes the log over and leads until a higher epoch is granted.
     async fn lead(&mut self, assignment: &Assignment) -> Result<(), PartitionError> {
         let (partition, epoch) = (self.partition, assignment.epoch);
+        let applied = self.store.applied();
         self.context.report(partition, |status| {
             status.role = PartitionRole::TakingOver;
             status.epoch = epoch;
+            status.applied = applied;
         });
-        let request = TakeOverRequest::new(
+        let mut request = TakeOverRequest::new(
             partition,
             epoch,
             assignment.replicas.clone(),
             assignment.write_quorum,
         );
+        if let Some(origin) = self.origin() {
+            request.origin = Lsn(origin.snapshot.lsn).next();
+        }
         let mut views = self.context.metadata.watch();
         let reassigned = async {
             let epoch_of = |view: &abide_metadata::View| {
@@ -298,30 +376,39 @@ impl Partition {
                 .wait_for(|view| epoch_of(view).is_some_and(|now| now > epoch))
                 .await;
         };
+        let begun = Instant::now();
         let taken = tokio::select! {
             taken = take_over(&self.context.log, &*self.context.chains, request) => taken,
             () = reassigned => return Ok(()),
         };
         match taken {
-            Ok(taken) => self.lead_on(epoch, taken).await,
+            Ok(taken) => self.lead_on(epoch, taken, begun).await,
             Err(
                 error @ (TakeOverError::Refused(Refused::Overtaken { .. })
                 | TakeOverError::TimedOut { .. }
                 | TakeOverError::EpochUsed { .. }),
             ) => {
+                self.context.metrics.took_over(begun.elapsed(), false);
                 tracing::warn!(%partition, %epoch, error = %chain_of(&error), "takeover failed, asking for a fresh epoch");
                 tokio::time::sleep(TAKE_OVER_AFTER).await;
                 self.ask_for_epoch(epoch, |_| ()).await;
                 Ok(())
             }
             Err(error) => {
+                self.context.metrics.took_over(begun.elapsed(), false);
                 tracing::info!(%partition, %epoch, error = %chain_of(&error), "takeover given up");
                 Ok(())
             }
         }
     }
 
-    async fn lead_on(&mut self, epoch: Epoch, taken: Taken) -> Result<(), PartitionError> {
+    /// `begun` is when the takeover was.
+    async fn lead_on(
+        &mut self,
+        epoch: Epoch,
+        taken: Taken,
+        begun: Instant,
+    ) -> Result<(), PartitionError> {
         let Taken {
             chain,
             sequencer,
@@ -342,6 +429,8 @@ impl Partition {
             &chain,
             &mailbox,
             &mut self.events,
+            &mut self.orders,
+            begun,
         )
         .run()
         .await;
@@ -349,7 +438,10 @@ impl Partition {
         self.context.report(self.partition, |status| {
             status.role = PartitionRole::Follower;
             status.invoked = 0;
+            status.archived = Lsn::ZERO;
+            status.load = PartitionLoad::default();
         });
+        (self.context.metrics).snapshot_age(self.partition, Duration::ZERO);
         let step_down = step_down?;
         tracing::info!(partition = %self.partition, %epoch, ?step_down, "leads no more");
         Ok(())
@@ -362,6 +454,7 @@ impl Partition {
         suffix: Vec<Record>,
         tail: Lsn,
     ) -> Result<(), PartitionError> {
+        self.check_history(chain)?;
         let base = suffix.first().map_or(tail, Record::lsn);
         while self.store.applied().next() < base {
             let from = self.store.applied().next();
@@ -386,6 +479,21 @@ impl Partition {
         self.apply(suffix)
     }
 
+    /// Whether records that the log was recovered without are among those that are applied here; then they must go.
+    /// Otherwise notes that what is applied from now on goes by the last recovery; returns whether that is news.
+    fn check_history(&mut self, chain: &LogChain) -> Result<bool, PartitionError> {
+        let known = self.store.history();
+        let Some(newest) = chain.salvaged().last().filter(|mark| known < mark.epoch) else {
+            return Ok(false);
+        };
+        if let Some(mark) = superseded(chain, known, self.store.applied()) {
+            let (epoch, at) = (mark.epoch, mark.at);
+            return Err(PartitionError::Superseded { epoch, at });
+        }
+        self.store.set_history(newest.epoch);
+        Ok(true)
+    }
+
     fn apply(&mut self, records: Vec<Record>) -> Result<(), PartitionError> {
         let machine = StateMachine::new(self.partition, self.context.partitions);
         for record in records {
@@ -395,6 +503,7 @@ impl Partition {
             }
             let batch =
                 StateMachine::decode(lsn, record.into_payload()).map_err(PartitionError::Apply)?;
+            self.context.metrics.read(Timestamp(batch.at));
             machine
                 .apply(&mut self.store, lsn, batch)
                 .map_err(PartitionError::Apply)?;
@@ -411,11 +520,15 @@ impl Partition {
     ) -> Result<(), PartitionError> {
         let partition = self.partition;
         let epoch = assignment.as_ref().map(|assignment| assignment.epoch);
+        let (applied, durable) = (self.store.applied(), self.store.durable_applied());
         self.context.report(partition, |status| {
             status.role = PartitionRole::Follower;
             status.epoch = epoch.unwrap_or_default();
+            status.applied = applied;
+            status.durable = durable;
         });
         let chains = self.context.chains.subscribe(partition);
+        let mut newest = chains.clone();
         let mut reader = LogReader::new(self.context.log.clone(), partition, chains);
         let mut views = self.context.metadata.watch();
         let mut progress_at = Instant::now() + PROGRESS_INTERVAL;
@@ -431,9 +544,15 @@ impl Partition {
             if self.assignment() != assignment {
                 return Ok(());
             }
+            let chain = newest.borrow_and_update().clone();
+            self.check_history(&chain)?;
             let from = self.store.applied().next();
             let read = async {
                 tokio::time::sleep_until(read_after).await;
+                // What is applied takes room as well, and the log keeps what waits.
+                while (self.context.disk_full)() {
+                    tokio::time::sleep(FULL_INTERVAL).await;
+                }
                 reader.read(from, READ_BYTES).await
             };
             let wake_at = ask_again.map_or(progress_at, |at| at.min(progress_at));
@@ -448,8 +567,17 @@ impl Partition {
                     Some(_) => {}
                     None => self.stop.cancelled().await,
                 },
+                Some((_, responder)) = self.orders.recv() => responder.answer(Response::NotLeader),
+                changed = newest.changed() => if changed.is_err() {
+                    self.stop.cancelled().await;
+                },
                 records = read => match records {
                     Ok(records) => {
+                        // They may have been read from what the log was recovered without, a moment before.
+                        let chain = newest.borrow().clone();
+                        if self.check_history(&chain)? {
+                            continue;
+                        }
                         self.apply(records)?;
                         read_after = Instant::now() + FOLLOW_INTERVAL;
                     }
@@ -518,4 +646,10 @@ pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// The recovery that went on without records which a state of that history shows, if there is one.
+pub(crate) fn superseded(chain: &LogChain, history: Epoch, applied: Lsn) -> Option<&Salvaged> {
+    let mut news = chain.salvaged().iter().filter(|mark| history < mark.epoch);
+    news.find(|mark| mark.at <= applied)
 }

@@ -15,16 +15,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 use crate::chains::Chains;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::partition::{
-    Context, Fatal, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of,
+    Context, DiskFull, Fatal, Partition, PartitionRole, PartitionStatus, ProcessorOptions, chain_of,
 };
 use crate::router::Router;
 
 /// What waits for one partition's task.
-const EVENTS_MAX: usize = 4096;
+pub(crate) const EVENTS_MAX: usize = 4096;
+/// Requests about snapshots that wait for it.
+const ORDERS_MAX: usize = 16;
 
 /// What the partitions of a node need.
 pub struct Dependencies {
@@ -42,6 +45,10 @@ pub struct Dependencies {
     pub schema: watch::Receiver<Arc<Schema>>,
     /// Limits and intervals.
     pub options: ProcessorOptions,
+    /// Where snapshots go and come from.
+    pub archive: Arc<Archive>,
+    /// Whether this node's disk is nearly full: then followers wait.
+    pub disk_full: DiskFull,
     /// Called when the partition stores are damaged so that only another start of the node mends them.
     pub fatal: Fatal,
 }
@@ -70,6 +77,7 @@ impl Processors {
             dependencies.metadata.watch(),
             directory.clone(),
             dependencies.options.give_up_after,
+            dependencies.partitions,
         );
         let stop = CancellationToken::new();
         let mut task = None;
@@ -86,6 +94,8 @@ impl Processors {
                 schema: dependencies.schema,
                 directory,
                 options: dependencies.options,
+                archive: dependencies.archive,
+                disk_full: dependencies.disk_full,
                 fatal: dependencies.fatal,
                 metrics: Metrics::new(dependencies.partitions),
                 statuses: Mutex::default(),
@@ -192,6 +202,7 @@ async fn place(context: Arc<Context>, stores: Arc<PartitionStores>, stop: Cancel
 
 async fn end(context: &Context, partition: PartitionId, placed: Placed) {
     placed.stop.cancel();
+    context.metrics.removed(partition);
     // A panic in it was reported when it happened.
     let _ = placed.task.await;
     context.directory.remove(partition);
@@ -216,14 +227,17 @@ fn spawn(
             return None;
         }
     };
+    context.metrics.placed();
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    context.directory.insert(partition, sender, store.reader());
+    let (order_sender, orders) = mpsc::channel(ORDERS_MAX);
+    (context.directory).insert(partition, sender, order_sender, store.reader());
     let stop = stop.child_token();
     let task = Partition {
         context: context.clone(),
         partition,
         store,
         events,
+        orders,
         stop: stop.clone(),
         damages: 0,
     };

@@ -1,6 +1,7 @@
 //! Makes a partition's store anew: it is damaged, lost, or ends before the log begins.
 //!
-//! The rows come from another replica, the leader rather than a follower, and then the log is applied from there on.
+//! The rows come from the latest snapshot if that reaches to where the log begins, else from another replica, the leader
+//! rather than a follower, and then the log is applied from there on.
 //! Nobody is served meanwhile, and leadership goes to another replica that is in reach. The store does not pass for a
 //! state before its last row is in (see [`PartitionStore::load`]), so that every failure means to begin again, with the
 //! next replica. Start at [`Partition::rebuild`]; what answers is in [`crate::transfer`].
@@ -22,7 +23,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::directory::Event;
+use crate::directory::{Event, Order};
 use crate::partition::{Context, Partition, PartitionError, PartitionRole, chain_of};
 use crate::transfer::rows_of;
 use crate::wire::{Malformed, Response};
@@ -48,6 +49,11 @@ pub(crate) enum Cause {
     },
     /// The files are not what was written.
     Damaged(String),
+    /// Records are applied that a recovery of the log gave up.
+    Superseded {
+        /// The first of them.
+        at: Lsn,
+    },
 }
 
 impl Cause {
@@ -57,6 +63,7 @@ impl Cause {
             PartitionError::Read(ReadError::Trimmed { first, .. }) => {
                 return Some(Self::Trimmed { first: *first });
             }
+            PartitionError::Superseded { at, .. } => return Some(Self::Superseded { at: *at }),
             PartitionError::Apply(ApplyError::Store { source, .. }) => source,
             PartitionError::Store(source) => source,
             _ => return None,
@@ -67,7 +74,7 @@ impl Cause {
     fn first(&self) -> Lsn {
         match self {
             Self::Trimmed { first } => *first,
-            Self::Damaged(_) => Lsn::ZERO,
+            Self::Damaged(_) | Self::Superseded { .. } => Lsn::ZERO,
         }
     }
 }
@@ -79,6 +86,10 @@ impl std::fmt::Display for Cause {
                 write!(f, "the log begins at {first}, after what is applied here")
             }
             Self::Damaged(reason) => f.write_str(reason),
+            Self::Superseded { at } => write!(
+                f,
+                "the log was recovered without what is applied here from {at} on"
+            ),
         }
     }
 }
@@ -138,9 +149,9 @@ impl Partition {
         Ok(())
     }
 
-    /// Takes the state of another replica. With a damaged store and no replica in reach the log is replayed instead,
-    /// and if it does not reach back so far, that is the next failure.
-    async fn rebuild(&mut self, cause: &Cause) -> Result<(), PartitionError> {
+    /// Takes the state of another replica. With a store that is of no use and no replica in reach the log is replayed
+    /// instead, and if it does not reach back so far, that is the next failure.
+    pub(crate) async fn rebuild(&mut self, cause: &Cause) -> Result<(), PartitionError> {
         let partition = self.partition;
         let mut pause = RETRY_AFTER.0;
         let mut complain_at = Instant::now();
@@ -148,22 +159,26 @@ impl Partition {
         // The leader must not trim what this replica needs next.
         self.tell_progress(self.assignment().as_ref());
         loop {
-            let sources = self.sources();
             let mut failures = Vec::new();
+            if self.restore_latest(cause.first(), &mut failures).await? {
+                return Ok(());
+            }
+            let sources = self.sources();
             for node in &sources {
                 let Self {
                     context,
                     store,
                     events,
+                    orders,
                     ..
                 } = self;
                 let fetched = tokio::select! {
                     fetched = fetch(context, partition, *node, cause.first(), store) => fetched,
-                    never = turn_away(events) => match never {},
+                    never = turn_away(events, orders) => match never {},
                 };
                 match fetched {
                     Ok(Fetched { applied, rows }) => {
-                        metrics::counter!("abide_partition_rebuilds_total").increment(1);
+                        context.metrics.rebuilt();
                         tracing::info!(%partition, %applied, rows, from = %node, "partition store rebuilt from another replica");
                         return Ok(());
                     }
@@ -175,22 +190,22 @@ impl Partition {
                     }
                 }
             }
-            if matches!(cause, Cause::Damaged(_)) {
+            if !matches!(cause, Cause::Trimmed { .. }) {
                 tracing::warn!(%partition, ?failures, "no other replica gives its state, the log is replayed");
                 return self.store.begin_empty().map_err(PartitionError::Store);
             }
-            if sources.is_empty() {
+            if sources.is_empty() && failures.is_empty() {
                 return Err(PartitionError::Lost {
                     first: cause.first(),
                 });
             }
             if complain_at <= Instant::now() {
                 complain_at = Instant::now() + COMPLAIN_INTERVAL;
-                tracing::warn!(%partition, ?failures, "no other replica gives its state, trying again");
+                tracing::warn!(%partition, ?failures, "no snapshot or other replica gives its state, trying again");
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                never = turn_away(&mut self.events) => match never {},
+                never = turn_away(&mut self.events, &mut self.orders) => match never {},
             }
             pause = (pause * 2).min(RETRY_AFTER.1);
         }
@@ -271,13 +286,21 @@ impl Partition {
 }
 
 /// Answers who asks for a leader, until the node stops.
-async fn turn_away(events: &mut mpsc::Receiver<Event>) -> Infallible {
-    while let Some(event) = events.recv().await {
-        if let Event::Ask(_, responder) = event {
-            responder.answer(Response::NotLeader);
+async fn turn_away(
+    events: &mut mpsc::Receiver<Event>,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Infallible {
+    loop {
+        tokio::select! {
+            Some(event) = events.recv() => {
+                if let Event::Ask(_, responder) = event {
+                    responder.answer(Response::NotLeader);
+                }
+            }
+            Some((_, responder)) = orders.recv() => responder.answer(Response::NotLeader),
+            else => return std::future::pending().await,
         }
     }
-    std::future::pending().await
 }
 
 struct Fetched {
@@ -316,6 +339,7 @@ async fn fetch(
             if applied.next() < first {
                 return Err(Malformed("state: it ends before the log begins").into());
             }
+            store.set_history(Epoch(piece.history));
             store.finish_load(applied).map_err(FetchError::Store)?;
             return Ok(Fetched {
                 applied,

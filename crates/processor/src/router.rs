@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use abide_metadata::View;
+use abide_rpc::proto::partition::{ArchiveReply, ArchiveRequest, archive_reply};
 use abide_rpc::{CallError, Fabric, Service};
 use abide_service_protocol::{NotificationId, NotificationResult, RawEntry};
 use abide_state_machine::proto as state;
@@ -20,6 +21,7 @@ use crate::api::{
 };
 use crate::directory::Directory;
 use crate::flow::FlowState;
+use crate::metrics::{RouteMetrics, Routed};
 use crate::scan::{ScanError, ScanPage, ScanRequest};
 use crate::wire::{Request, Response, Restart};
 
@@ -29,8 +31,6 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);
 /// Pause before the first and the longest pause between tries that failed.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
-/// How long a page of a query looks for a leader.
-const SCAN_WITHIN: Duration = Duration::from_secs(10);
 /// Invocations that a listing shows unless it says otherwise.
 const LIST_DEFAULT: usize = 1000;
 
@@ -47,6 +47,7 @@ struct Inner {
     local: Arc<Directory>,
     /// A request that has found no leader for so long is given back.
     give_up_after: Duration,
+    metrics: RouteMetrics,
 }
 
 impl Router {
@@ -56,6 +57,7 @@ impl Router {
         view: watch::Receiver<Arc<View>>,
         local: Arc<Directory>,
         give_up_after: Duration,
+        partitions: u16,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -64,6 +66,7 @@ impl Router {
                 view,
                 local,
                 give_up_after,
+                metrics: RouteMetrics::new(partitions),
             }),
         }
     }
@@ -248,6 +251,28 @@ impl Router {
         futures::future::try_join_all(asked).await
     }
 
+    /// Asks a partition's leader about snapshots, or for its part of a backup.
+    ///
+    /// # Errors
+    /// There is no leader within `within`, or it does not know the question.
+    pub async fn archive(
+        &self,
+        partition: PartitionId,
+        request: ArchiveRequest,
+        within: Duration,
+    ) -> Result<archive_reply::Kind, RouteError> {
+        let request = Request::Archive(request);
+        let asked = self.ask_for(partition, request, within);
+        let answer = tokio::time::timeout(within, asked).await;
+        match answer.unwrap_or(Err(RouteError::NoLeader {
+            partition,
+            waited: within,
+        }))? {
+            Response::Archive(ArchiveReply { kind: Some(kind) }) => Ok(kind),
+            other => Err(unexpected(partition, &other)),
+        }
+    }
+
     /// Does what an operator asks of one invocation.
     pub async fn operate(
         &self,
@@ -373,13 +398,15 @@ impl Router {
         self.partitions()
     }
 
-    /// One page of a partition's rows, as its leader has them.
+    /// One page of a partition's rows, as its leader has them. It is given up when no leader answers for
+    /// as long as `within`.
     pub async fn scan(
         &self,
         partition: PartitionId,
         request: ScanRequest,
+        within: Duration,
     ) -> Result<ScanPage, ScanError> {
-        let answer = self.ask_for(partition, Request::Scan(request), SCAN_WITHIN);
+        let answer = self.ask_for(partition, Request::Scan(request), within);
         match answer.await? {
             Response::Scanned(page) => Ok(page),
             Response::Unreadable(reason) => Err(ScanError::Unreadable { partition, reason }),
@@ -416,6 +443,8 @@ impl Router {
                 Some(node) => self.ask_there(node, partition, request.clone()).await,
                 None => None,
             };
+            let how = Routed::of(response.as_ref());
+            self.inner.metrics.ended(partition, how);
             let refusal = match response {
                 Some(Response::NotLeader) | None => None,
                 Some(Response::Overloaded) => Some(RouteError::Overloaded { partition }),
@@ -465,6 +494,18 @@ impl Router {
                 .ok(),
             Err(CallError::Full) => Some(Response::Overloaded),
             Err(_) => None,
+        }
+    }
+}
+
+impl Routed {
+    fn of(response: Option<&Response>) -> Self {
+        match response {
+            None => Self::NoLeader,
+            Some(Response::NotLeader) => Self::NotLeader,
+            Some(Response::Overloaded) => Self::Overloaded,
+            Some(Response::Stopped(_)) => Self::Stopped,
+            Some(_) => Self::Answered,
         }
     }
 }

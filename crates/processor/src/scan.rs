@@ -57,6 +57,8 @@ pub struct ScanRequest {
     pub services: Vec<String>,
     /// Invocations in these states only; in any if empty.
     pub statuses: Vec<Status>,
+    /// Invocations with a scope only. Leaders of another version may send others too.
+    pub scoped: bool,
     /// Rows of one page at most.
     pub rows_max: usize,
     /// Bytes of one page, about.
@@ -331,7 +333,8 @@ fn wanted(request: &ScanRequest, key: &[u8], value: &Bytes) -> Result<Option<Byt
     let of_object = [Table::State, Table::Lock, Table::Inbox, Table::Promise];
     if !request.services.is_empty() && of_object.iter().any(|of| *of as u8 == table) {
         let object = keys::parse_object(key).ok_or("the key of a row is damaged")?;
-        if !request.services.iter().any(|name| name == object.service) {
+        let (_, service) = keys::scope_and_service(object.service);
+        if !request.services.iter().any(|name| name == service) {
             return Ok(None);
         }
     }
@@ -339,7 +342,7 @@ fn wanted(request: &ScanRequest, key: &[u8], value: &Bytes) -> Result<Option<Byt
 }
 
 fn invocation(request: &ScanRequest, key: &[u8], value: &Bytes) -> Result<Option<Bytes>, String> {
-    let filters = !request.services.is_empty() || !request.statuses.is_empty();
+    let filters = request.scoped || !request.services.is_empty() || !request.statuses.is_empty();
     if !filters && value.len() <= OUTCOME_BYTES_MAX {
         return Ok(Some(value.clone()));
     }
@@ -347,6 +350,9 @@ fn invocation(request: &ScanRequest, key: &[u8], value: &Bytes) -> Result<Option
         let id = keys::parse_invocation(key).map_or_else(String::new, |id| id.to_string());
         format!("the row of invocation {id} is damaged: {error}")
     })?;
+    if request.scoped && row.flow.is_none() {
+        return Ok(None);
+    }
     if !request.statuses.is_empty() && !request.statuses.contains(&row.status()) {
         return Ok(None);
     }
@@ -387,6 +393,7 @@ impl ScanRequest {
                 .collect(),
             rows_max: u32::try_from(self.rows_max).unwrap_or(u32::MAX),
             bytes_max: u32::try_from(self.bytes_max).unwrap_or(u32::MAX),
+            scoped: self.scoped,
         }
     }
 
@@ -407,6 +414,7 @@ impl ScanRequest {
                 .ok_or(Malformed("status"))?,
             rows_max: scan.rows_max as usize,
             bytes_max: scan.bytes_max as usize,
+            scoped: scan.scoped,
         })
     }
 }

@@ -53,6 +53,11 @@ impl Timers {
         }
     }
 
+    /// How many are in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.near.len()
+    }
+
     pub(crate) fn disarm(&mut self, key: &Bytes) {
         self.near.remove(key);
     }

@@ -207,6 +207,7 @@ fn piece(view: &View<'_>, transfer: u64, after: &Bytes) -> Result<StatePiece, St
         rows: rows.freeze(),
         done,
         checksum: 0,
+        history: view.history().0,
     };
     piece.checksum = checksum(&piece);
     Ok(piece)
@@ -225,7 +226,11 @@ fn checksum(piece: &StatePiece) -> u32 {
     head[..8].copy_from_slice(&piece.transfer.to_be_bytes());
     head[8..16].copy_from_slice(&piece.applied.to_be_bytes());
     head[16] = piece.done.into();
-    crc32c::crc32c_append(crc32c::crc32c(&head), &piece.rows)
+    let mut sum = crc32c::crc32c(&head);
+    if piece.history != 0 {
+        sum = crc32c::crc32c_append(sum, &piece.history.to_be_bytes());
+    }
+    crc32c::crc32c_append(sum, &piece.rows)
 }
 
 /// The rows of a piece that comes after the key `after`.
@@ -286,6 +291,7 @@ mod tests {
             rows: bytes.freeze(),
             done,
             checksum: 0,
+            history: 0,
         };
         piece.checksum = checksum(&piece);
         piece

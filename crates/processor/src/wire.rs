@@ -37,6 +37,8 @@ pub(crate) enum Request {
     PauseQueue(state::PauseQueue),
     /// How queues and counters of scopes stand.
     Flow,
+    /// About snapshots and backups. Past the queue of all else: see `directory`.
+    Archive(wire::ArchiveRequest),
     /// Describe one invocation.
     Get(InvocationId),
     /// Describe many.
@@ -79,6 +81,7 @@ pub(crate) enum Response {
     /// The rows cannot be read, and why.
     Unreadable(String),
     Flow(wire::FlowState),
+    Archive(wire::ArchiveReply),
 }
 
 /// A message that does not decode into what it should be.
@@ -118,6 +121,7 @@ impl Request {
             Self::MutateState(change) => Kind::MutateState(change.encode_to_vec().into()),
             Self::PauseQueue(pause) => Kind::PauseQueue(pause.encode_to_vec().into()),
             Self::Flow => Kind::Flow(wire::Empty {}),
+            Self::Archive(request) => Kind::Archive(request),
             Self::Get(invocation) => Kind::Get(id(invocation)),
             Self::List(filter) => Kind::List(wire::List {
                 service: filter.service,
@@ -174,6 +178,7 @@ impl Request {
                 Self::PauseQueue(state::PauseQueue::decode(bytes).map_err(|_| Malformed("queue"))?)
             }
             Kind::Flow(_) => Self::Flow,
+            Kind::Archive(request) => Self::Archive(request),
             Kind::Get(bytes) => Self::Get(id(bytes)?),
             Kind::List(list) => Self::List(InvocationFilter {
                 service: list.service,
@@ -224,6 +229,7 @@ impl Response {
             Self::Operated(operated) => Kind::Operated(place_in(&OPERATED, operated)),
             Self::Restarted(restarted) => Kind::Restarted(place_in(&RESTARTED, restarted)),
             Self::Flow(flow) => Kind::Flow(flow),
+            Self::Archive(reply) => Kind::Archive(reply),
             Self::Infos(infos) => Kind::Infos(wire::Infos {
                 infos: infos.into_iter().map(info_to_wire).collect(),
             }),
@@ -270,6 +276,7 @@ impl Response {
             }
             Kind::Unsuitable(why) => Self::Unsuitable(unsuitable_from_wire(&why)?),
             Kind::Flow(flow) => Self::Flow(flow),
+            Kind::Archive(reply) => Self::Archive(reply),
             Kind::Infos(infos) => Self::Infos(
                 infos
                     .infos

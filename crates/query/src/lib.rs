@@ -20,4 +20,4 @@ mod tables;
 pub use engine::{QueryEngine, QueryOptions};
 pub use error::QueryError;
 pub use output::{Answer, Format};
-pub use source::{Cluster, FlowControl, Nothing, Partitions, Rule, Sources, UserLimit};
+pub use source::{Cluster, FlowControl, Nothing, Partitions, Routed, Rule, Sources, UserLimit};

@@ -22,13 +22,13 @@ use futures::future::BoxFuture;
 use futures::stream;
 
 use crate::column::{Column, batch, schema_of};
-use crate::lookup::{Lookup, Wanted};
+use crate::lookup::{Lookup, Part, Wanted};
 use crate::source::{Partitions, Sources};
 
 /// Rows that are asked for at a time.
-const PAGE_ROWS: usize = 1024;
+pub(crate) const PAGE_ROWS: usize = 1024;
 /// Bytes that are asked for at a time, about.
-const PAGE_BYTES: usize = 1 << 20;
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
 /// Ranges that are asked for at a time.
 const PAGE_RANGES: usize = 256;
 
@@ -95,7 +95,8 @@ impl<R: Send + Sync + 'static> TableProvider for PartitionTable<R> {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let count = self.sources.partitions.count();
-        let wanted = self.definition.lookup.wanted(filters, count)?;
+        let registry = self.sources.schema();
+        let wanted = self.definition.lookup.wanted(filters, count, &registry)?;
         let projection = projection
             .cloned()
             .unwrap_or_else(|| (0..self.definition.columns.len()).collect());
@@ -124,18 +125,19 @@ type Requests = VecDeque<(PartitionId, ScanRequest)>;
 
 /// The requests, divided among `streams` at most. There is at least one stream.
 fn shares(wanted: &Wanted, attempts: bool, streams: usize) -> Vec<Requests> {
-    let request = |ranges: &[_]| ScanRequest {
+    let request = |part: &Part, ranges: &[_]| ScanRequest {
         ranges: ranges.to_vec(),
         attempts,
         services: wanted.services.clone(),
         statuses: wanted.statuses.clone(),
+        scoped: part.scoped,
         rows_max: PAGE_ROWS,
         bytes_max: PAGE_BYTES,
     };
-    let requests = wanted.ranges.iter().flat_map(|(partition, ranges)| {
+    let requests = wanted.ranges.iter().flat_map(|(part, ranges)| {
         ranges
             .chunks(PAGE_RANGES)
-            .map(|ranges| (*partition, request(ranges)))
+            .map(|ranges| (part.partition, request(part, ranges)))
     });
     let streams = streams.min(wanted.ranges.len()).max(1);
     let mut shares = vec![Requests::new(); streams];

@@ -1,8 +1,10 @@
 //! Where rows come from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use abide_processor::Router;
+use abide_processor::flow::FlowState;
 use abide_processor::scan::{ScanError, ScanPage, ScanRequest};
 use abide_rpc::proto::cluster::{ClusterStatus, LogEntry};
 use abide_schema::Schema;
@@ -16,7 +18,7 @@ pub trait Partitions: Send + Sync + 'static {
     /// How many there are.
     fn count(&self) -> u16;
 
-    /// Some rows of one of them, as its leader has them.
+    /// Some rows of one of them, as its leader has them. While it has none, the next one is waited for.
     async fn scan(
         &self,
         partition: PartitionId,
@@ -24,10 +26,27 @@ pub trait Partitions: Send + Sync + 'static {
     ) -> Result<ScanPage, ScanError>;
 }
 
+/// Partitions whose leaders a router finds.
+pub struct Routed {
+    router: Router,
+    patience: Duration,
+}
+
+impl Routed {
+    /// Waits for a leader until a query that lasts for `query_timeout` at most is nearly over: it then fails by saying
+    /// which partition has none, rather than by its own time.
+    pub fn new(router: Router, query_timeout: Duration) -> Self {
+        Self {
+            router,
+            patience: query_timeout.mul_f64(0.9),
+        }
+    }
+}
+
 #[async_trait]
-impl Partitions for Router {
+impl Partitions for Routed {
     fn count(&self) -> u16 {
-        self.partition_count()
+        self.router.partition_count()
     }
 
     async fn scan(
@@ -35,7 +54,7 @@ impl Partitions for Router {
         partition: PartitionId,
         request: ScanRequest,
     ) -> Result<ScanPage, ScanError> {
-        Router::scan(self, partition, request).await
+        self.router.scan(partition, request, self.patience).await
     }
 }
 
@@ -104,6 +123,11 @@ pub trait FlowControl: Send + Sync + 'static {
 
     /// The counters of all partitions.
     async fn user_limits(&self) -> Result<Vec<UserLimit>, String> {
+        Ok(Vec::new())
+    }
+
+    /// The queues in which something waits, and those that are paused, of all partitions.
+    async fn queues(&self) -> Result<Vec<FlowState>, String> {
         Ok(Vec::new())
     }
 }

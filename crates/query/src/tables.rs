@@ -6,6 +6,7 @@ mod journal;
 mod objects;
 mod queues;
 mod registry;
+mod vqueues;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) fn all(sources: &Sources) -> Tables {
     objects::add(&mut tables, sources);
     registry::add(&mut tables, sources);
     queues::add(&mut tables, sources);
+    vqueues::add(&mut tables, sources);
     cluster::add(&mut tables, sources);
     tables
 }

@@ -257,6 +257,15 @@ impl Fabric {
         self.shared.states.subscribe()
     }
 
+    /// Bytes that wait to be written to each peer, and the most that may wait for one.
+    pub fn queues(&self) -> (BTreeMap<NodeId, usize>, usize) {
+        let links = self.shared.links.read();
+        let queued = links
+            .iter()
+            .map(|(node, link)| (*node, link.outbox.queued_bytes()));
+        (queued.collect(), self.shared.options.queue_bytes_max)
+    }
+
     /// When anything last came from `node`, over whichever connection.
     pub fn last_heard(&self, node: NodeId) -> Option<Instant> {
         let nodes = self.shared.nodes.lock();

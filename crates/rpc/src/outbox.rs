@@ -136,6 +136,11 @@ impl Outbox {
         })
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// A new connection stands; from here on frames are taken.
     pub fn open(&self) {
         self.heard.store(true, Ordering::Relaxed);

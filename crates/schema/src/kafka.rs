@@ -12,6 +12,9 @@ use crate::schema::Schema;
 
 /// The properties of the Kafka client that name brokers; one of them has to be there.
 const BROKERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+/// How the client talks to brokers, and how it tells who it is, under both names.
+const PROTOCOL: &str = "security.protocol";
+const MECHANISMS: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 const GROUP_ID: &str = "group.id";
 const CLIENT_ID: &str = "client.id";
 const CLIENT_ID_DEFAULT: &str = "restate";
@@ -81,6 +84,43 @@ pub(crate) struct Kafka {
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
 }
 
+/// A way to connect to brokers that this build does not have: it links no OpenSSL and no SASL library, so that the client
+/// has neither TLS nor a mechanism but PLAIN.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the property '{property}' is '{value}', and this server is built without TLS, SCRAM, OAUTHBEARER and GSSAPI for Kafka. What works is the security.protocol 'plaintext', and 'sasl_plaintext' with the sasl.mechanism 'PLAIN'."
+)]
+pub struct UnsupportedSecurity {
+    /// The property.
+    pub property: &'static str,
+    /// What it says.
+    pub value: String,
+}
+
+/// Checks that this build can connect like this.
+fn check_security(properties: &KafkaProperties) -> Result<(), UnsupportedSecurity> {
+    let unsupported = |property: &'static str, value: &str| {
+        let value = value.to_owned();
+        Err(UnsupportedSecurity { property, value })
+    };
+    let protocol = (properties.get(PROTOCOL)).map_or_else(String::new, |it| it.to_lowercase());
+    match protocol.as_str() {
+        "ssl" | "sasl_ssl" => return unsupported(PROTOCOL, &protocol),
+        "sasl_plaintext" => {}
+        // What else there may be is for the client to tell.
+        _ => return Ok(()),
+    }
+    let given = MECHANISMS
+        .iter()
+        .find_map(|name| Some((*name, properties.get(*name)?.as_str())));
+    match given {
+        Some((_, "PLAIN")) => Ok(()),
+        Some((property, value)) => unsupported(property, value),
+        // The client's default.
+        None => unsupported(MECHANISMS[0], "GSSAPI"),
+    }
+}
+
 /// Why a Kafka cluster cannot be changed. The texts are those that clients of the admin API see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KafkaClusterError {
@@ -102,6 +142,14 @@ pub enum KafkaClusterError {
         "kafka cluster '{0}' properties must contain either 'bootstrap.servers' or 'metadata.broker.list'"
     )]
     NoBrokers(String),
+    /// This build cannot connect like this.
+    #[error("kafka cluster '{cluster}': {reason}")]
+    Unsupported {
+        /// The cluster.
+        cluster: String,
+        /// What it cannot do.
+        reason: UnsupportedSecurity,
+    },
     /// There is none of this name to change.
     #[error("not found in the schema registry: kafka cluster '{0}'")]
     NotFound(String),
@@ -134,6 +182,9 @@ pub enum SubscriptionError {
     /// Its sink names an unknown handler.
     #[error("invalid sink URI '{0}': cannot find service/handler specified in the sink URI.")]
     HandlerNotFound(String),
+    /// With its options, this build cannot connect.
+    #[error(transparent)]
+    Unsupported(UnsupportedSecurity),
     /// There is none with this id to remove.
     #[error("not found in the schema registry: subscription with id '{0}'")]
     NothingToRemove(SubscriptionId),
@@ -144,7 +195,7 @@ impl SubscriptionError {
     pub const fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::HandlerNotFound(_) => Some(ErrorCode::Meta0009),
-            Self::ClusterNotFound { .. } | Self::NothingToRemove(_) => None,
+            Self::ClusterNotFound { .. } | Self::Unsupported(_) | Self::NothingToRemove(_) => None,
         }
     }
 }
@@ -201,7 +252,7 @@ impl Schema {
         if self.kafka().clusters.contains_key(&cluster.name) {
             return Err(KafkaClusterError::Exists(cluster.name));
         }
-        check_brokers(&cluster.name, &cluster.properties)?;
+        check(&cluster.name, &cluster.properties)?;
         Ok(self.change_kafka(|kafka| {
             kafka.clusters.insert(cluster.name.clone(), cluster);
         }))
@@ -218,7 +269,7 @@ impl Schema {
         }
         let known = self.kafka().clusters.get(name).cloned();
         let mut cluster = known.ok_or_else(|| KafkaClusterError::NotFound(name.to_owned()))?;
-        check_brokers(name, &properties)?;
+        check(name, &properties)?;
         cluster.properties = properties;
         Ok(self.change_kafka(|kafka| {
             kafka.clusters.insert(name.to_owned(), cluster);
@@ -263,6 +314,10 @@ impl Schema {
         {
             return Err(SubscriptionError::HandlerNotFound(subscription.sink()));
         }
+        // Its options come before the cluster's; those of a cluster of the file are seen here first.
+        let mut both = cluster.properties.clone();
+        both.extend(subscription.options.clone());
+        check_security(&both).map_err(SubscriptionError::Unsupported)?;
         let options = &mut subscription.options;
         options
             .entry(GROUP_ID.to_owned())
@@ -286,6 +341,14 @@ impl Schema {
             kafka.subscriptions.remove(&id);
         }))
     }
+}
+
+fn check(name: &str, properties: &KafkaProperties) -> Result<(), KafkaClusterError> {
+    check_brokers(name, properties)?;
+    check_security(properties).map_err(|reason| KafkaClusterError::Unsupported {
+        cluster: name.to_owned(),
+        reason,
+    })
 }
 
 fn check_brokers(name: &str, properties: &KafkaProperties) -> Result<(), KafkaClusterError> {

@@ -196,3 +196,49 @@ fn what_looks_like_a_secret_is_one() {
         assert!(!is_secret_property(plain), "{plain}");
     }
 }
+
+#[test]
+fn what_this_build_cannot_connect_to_is_refused_when_it_is_registered() {
+    let schema = with_a_service(Defaults::default());
+    let try_with = |properties: &[(&str, &str)]| {
+        let mut all = vec![("bootstrap.servers", "b:9092")];
+        all.extend(properties);
+        schema.add_kafka_cluster(cluster("c", &all))
+    };
+    for (properties, property) in [
+        (&[("security.protocol", "SSL")][..], "security.protocol"),
+        (&[("security.protocol", "sasl_ssl")], "security.protocol"),
+        (&[("security.protocol", "SASL_PLAINTEXT")], "sasl.mechanism"),
+        (
+            &[
+                ("security.protocol", "sasl_plaintext"),
+                ("sasl.mechanisms", "SCRAM-SHA-512"),
+            ],
+            "sasl.mechanisms",
+        ),
+    ] {
+        match try_with(properties) {
+            Err(KafkaClusterError::Unsupported { reason, .. }) => {
+                assert_eq!(reason.property, property);
+            }
+            other => panic!("{properties:?}: {other:?}"),
+        }
+    }
+    for properties in [
+        &[][..],
+        &[("security.protocol", "plaintext")],
+        &[
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", "PLAIN"),
+        ],
+    ] {
+        let schema = try_with(properties).unwrap();
+        let mut subscription = subscription(1, "c", "add");
+        let options = owned(&[("security.protocol", "ssl")]);
+        subscription.options.extend(options);
+        assert!(matches!(
+            schema.add_subscription(subscription),
+            Err(SubscriptionError::Unsupported(_))
+        ));
+    }
+}

@@ -19,6 +19,8 @@ const PARENT_IS_REMOTE: u32 = 0x200;
 pub enum Stage {
     /// A client's request was accepted.
     Ingress,
+    /// A record of a Kafka topic was read.
+    IngressKafka,
     /// It was created.
     Start,
     /// An attempt to run it.
@@ -31,6 +33,7 @@ impl Stage {
     const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
+            Self::IngressKafka => "ingress_kafka",
             Self::Start => "invocation-start",
             Self::Attempt => "invocation-attempt",
             Self::End => "invocation-end",
@@ -107,6 +110,7 @@ impl Span {
         }));
         let span = match stage {
             Stage::Attempt => span.with("rpc.system", "restate"),
+            Stage::IngressKafka => span.with("messaging.system", "kafka"),
             Stage::Ingress | Stage::Start | Stage::End => span,
         };
         span.with("rpc.service", target.service.as_str())

@@ -1,8 +1,10 @@
 //! A cluster of `abide-server` processes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -11,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::api::{Answer, Api};
 use crate::binaries;
+use crate::network::Network;
 use crate::ports::free_port;
 use crate::process::Process;
 
@@ -31,6 +34,12 @@ pub struct Options {
     pub replication: String,
     /// `location` of each node, the first one's first; the last counts for all further nodes.
     pub locations: Vec<String>,
+    /// Nobody forms a cluster: the test does, with the operators' tool.
+    pub unprovisioned: bool,
+    /// Each node in a network namespace of its own; all on this machine's loopback if there is none.
+    pub network: Option<Arc<Network>>,
+    /// More environment of single nodes.
+    pub environment: BTreeMap<usize, Vec<(String, String)>>,
 }
 
 struct Node {
@@ -38,6 +47,8 @@ struct Node {
     ingress_port: u16,
     admin_port: u16,
     node_port: u16,
+    /// Another program than the usual one.
+    program: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -50,6 +61,17 @@ pub struct Leader {
     pub epoch: u64,
 }
 
+/// How a run of the operators' tool ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolOutput {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it printed for programs to read.
+    pub stdout: String,
+    /// What it said beside that.
+    pub stderr: String,
+}
+
 /// Some nodes on this machine, numbered from 0. Dropping it kills them and removes their data.
 pub struct Cluster {
     nodes: Vec<Node>,
@@ -60,19 +82,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster and waits until every node serves.
+    /// Starts a cluster and waits until every node serves, unless nobody forms it.
     pub async fn start(nodes: usize, options: Options) -> Cluster {
-        let nodes = (1..=nodes).map(Node::new).collect();
-        let mut cluster = Cluster {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            nodes,
-            options,
-            api: Api::default(),
-        };
+        let mut cluster = Cluster::prepare(nodes, options);
         for index in 0..cluster.nodes.len() {
             cluster.start_node(index);
         }
-        cluster.wait_until_serving().await;
+        if !cluster.options.unprovisioned {
+            cluster.wait_until_serving().await;
+        }
         cluster
     }
 
@@ -101,6 +119,37 @@ impl Cluster {
         &self.nodes[node].name
     }
 
+    /// A cluster of which no node is started yet.
+    pub fn prepare(nodes: usize, options: Options) -> Cluster {
+        Cluster {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            nodes: (1..=nodes).map(Node::new).collect(),
+            options,
+            api: Api::default(),
+        }
+    }
+
+    /// Has a node run another program from its next start on.
+    pub fn set_program(&mut self, node: usize, program: PathBuf) {
+        self.nodes[node].program = Some(program);
+    }
+
+    /// Where the nodes reach what the test serves.
+    pub fn test_host(&self) -> String {
+        match &self.options.network {
+            Some(network) => network.host(),
+            None => "127.0.0.1".to_owned(),
+        }
+    }
+
+    /// The address of a node without a port.
+    fn host(&self, node: usize) -> String {
+        match &self.options.network {
+            Some(network) => network.address(node),
+            None => "127.0.0.1".to_owned(),
+        }
+    }
+
     /// How many nodes there are, running or not.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -118,17 +167,21 @@ impl Cluster {
 
     /// Base URL of a node's ingress.
     pub fn ingress(&self, node: usize) -> String {
-        format!("http://127.0.0.1:{}", self.nodes[node].ingress_port)
+        format!(
+            "http://{}:{}",
+            self.host(node),
+            self.nodes[node].ingress_port
+        )
     }
 
     /// Base URL of a node's admin API.
     pub fn admin(&self, node: usize) -> String {
-        format!("http://127.0.0.1:{}", self.nodes[node].admin_port)
+        format!("http://{}:{}", self.host(node), self.nodes[node].admin_port)
     }
 
     /// Host and port for traffic between nodes.
     pub fn node_address(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.nodes[node].node_port)
+        format!("{}:{}", self.host(node), self.nodes[node].node_port)
     }
 
     /// The folder with a node's data.
@@ -190,12 +243,18 @@ impl Cluster {
             .folder
             .path()
             .join(format!("{}.log", self.nodes[index].name));
-        let mut command = Command::new(binaries::server());
+        let program = (self.nodes[index].program.clone()).unwrap_or_else(binaries::server);
+        let mut command = match &self.options.network {
+            Some(network) => network.command(index, &program),
+            None => Command::new(program),
+        };
+        let environment = self.options.environment.get(&index);
         command
             .arg("--config-file")
             .arg(config)
             .current_dir(self.folder.path())
-            .env("DO_NOT_TRACK", "1");
+            .env("DO_NOT_TRACK", "1")
+            .envs(environment.into_iter().flatten().cloned());
         let node = &mut self.nodes[index];
         let process = Process::start(&node.name, &mut command, &log).expect("start the server");
         node.process = Some(process);
@@ -214,23 +273,24 @@ impl Cluster {
              auto-provision = {provision}\n\
              default-replication = {replication}\n\
              {location}\n\
-             bind-ip = \"127.0.0.1\"\n\
+             bind-ip = \"{host}\"\n\
              bind-port = {node_port}\n\
-             advertised-address = \"http://127.0.0.1:{node_port}\"\n\
+             advertised-address = \"http://{host}:{node_port}\"\n\
              [ingress]\n\
-             bind-ip = \"127.0.0.1\"\n\
+             bind-ip = \"{host}\"\n\
              bind-port = {ingress_port}\n\
              {ingress}\n\
              [admin]\n\
-             bind-ip = \"127.0.0.1\"\n\
+             bind-ip = \"{host}\"\n\
              bind-port = {admin_port}\n\
              [metadata-client]\n\
              addresses = [{addresses}]\n",
             extra = self.options.config,
             ingress = self.options.ingress,
             name = node.name,
+            host = self.host(index),
             data = self.folder.path().join("data").display(),
-            provision = index == 0,
+            provision = index == 0 && !self.options.unprovisioned,
             replication = self.replication(),
             location = self.location(index),
             node_port = node.node_port,
@@ -368,6 +428,24 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("abidectl {arguments:?}: {error}"))
     }
 
+    /// Runs the operators' tool against a node, which may be one that has not joined: its exit code and what it
+    /// printed.
+    pub async fn tool(&self, node: usize, arguments: &[&str]) -> ToolOutput {
+        let address = format!("http://{}", self.node_address(node));
+        let output = tokio::process::Command::new(binaries::operator_tool())
+            .args(["--address", &address])
+            .args(arguments)
+            .output()
+            .await
+            .expect("run abidectl");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ToolOutput {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
     /// As [`Cluster::operator`], for when the cluster may be between leaders.
     pub async fn try_operator(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
         let address = format!("http://{}", self.node_address(self.first_running()));
@@ -464,6 +542,7 @@ impl Node {
             ingress_port: free_port(),
             admin_port: free_port(),
             node_port: free_port(),
+            program: None,
             process: None,
         }
     }

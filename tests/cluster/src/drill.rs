@@ -20,6 +20,8 @@ use crate::api::Api;
 
 /// Objects that the clients count on.
 const COUNTERS: u64 = 48;
+/// How long a handler sleeps.
+const NAP: Duration = Duration::from_millis(100);
 /// Handlers with steps name them so.
 const STEPS: [&str; 3] = ["one", "two", "three"];
 
@@ -96,17 +98,40 @@ mod services {
             Ok(ctx.get::<u64>("count").await?.unwrap_or(0))
         }
     }
+
+    #[object]
+    impl DrillNapper {
+        /// Sleeps for a moment, then counts.
+        #[handler]
+        async fn nap(&self, ctx: ObjectContext<'_>) -> HandlerResult<u64> {
+            ctx.sleep(NAP).await?;
+            let count = ctx
+                .object_client::<DrillCounterClient>(ctx.key())
+                .add()
+                .call()
+                .await?;
+            Ok(count)
+        }
+    }
 }
+
+struct DrillNapper;
 
 struct DrillCounter;
 
 /// Serves the drill's handlers from this process, so that no kill touches the ledger.
 pub async fn serve(ledger: Ledger) -> std::io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    serve_at(ledger, "127.0.0.1").await
+}
+
+/// The same at another address of this machine.
+pub async fn serve_at(ledger: Ledger, host: &str) -> std::io::Result<String> {
+    let listener = TcpListener::bind((host, 0)).await?;
     let uri = format!("http://{}", listener.local_addr()?);
     let endpoint = Endpoint::builder()
         .bind(DrillOrders { ledger })
         .bind(DrillCounter)
+        .bind(DrillNapper)
         .build();
     tokio::spawn(HttpServer::new(endpoint).serve(listener));
     Ok(uri)

@@ -12,17 +12,23 @@
 mod api;
 mod binaries;
 mod cluster;
+pub mod disk;
 pub mod drill;
+mod network;
 pub mod official_cli;
 mod ports;
 mod process;
+pub mod recovery;
 pub mod requests;
+pub mod rolling;
 pub mod scripted;
 mod services;
+pub mod under_load;
 
 pub use api::{Answer, Api};
 pub use binaries::beside_the_test;
-pub use cluster::{Cluster, Leader, Options};
+pub use cluster::{Cluster, Leader, Options, ToolOutput};
+pub use network::Network;
 pub use ports::free_port;
 pub use process::Process;
 pub use services::{Language, Services};

@@ -132,6 +132,16 @@ impl<'a> Scenario<'a> {
                 self.wait(&door, &query, value).await;
                 String::new()
             }
+            ["wait-sql", query, value] => {
+                self.wait(&door, query, Some(value)).await;
+                String::new()
+            }
+            ["learn-sql", name, query] => {
+                let found = self.first(&door, query).await;
+                let found = found.as_str().unwrap_or_else(|| panic!("{query}: {found}"));
+                self.names.insert((*name).to_owned(), found.to_owned());
+                String::new()
+            }
             ["learn", name, path, pointer] => {
                 let answer = self.api.get(&format!("{}{path}", door.admin)).await;
                 let found = answer.expect_success();
@@ -160,20 +170,14 @@ impl<'a> Scenario<'a> {
     /// Waits until the first row has this in the column `found`, or there is none.
     async fn wait(&self, door: &Door, query: &str, expected: Option<&str>) {
         let deadline = Instant::now() + STATE_WITHIN;
-        let body = json!({ "query": query }).to_string();
-        let headers = [
-            ("content-type", "application/json"),
-            ("accept", "application/json"),
-        ];
-        let url = format!("{}/query", door.admin);
         loop {
-            let answer = self
-                .api
-                .request(Method::POST, &url, &headers, body.clone())
-                .await
-                .expect("an answer to the query");
-            let found = answer.json();
-            if answer.status.is_success() && found["rows"][0]["found"].as_str() == expected {
+            let found = self.first(door, query).await;
+            let text = match &found {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            };
+            if text.as_deref() == expected {
                 return;
             }
             assert!(
@@ -181,6 +185,26 @@ impl<'a> Scenario<'a> {
                 "{query} finds {found} instead of {expected:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The column `found` of the first row; what the server said if it has no rows to give.
+    async fn first(&self, door: &Door, query: &str) -> Value {
+        let headers = [
+            ("content-type", "application/json"),
+            ("accept", "application/json"),
+        ];
+        let url = format!("{}/query", door.admin);
+        let body = json!({ "query": query }).to_string();
+        let answer = self
+            .api
+            .request(Method::POST, &url, &headers, body)
+            .await
+            .expect("an answer to the query");
+        let mut found = answer.json();
+        match answer.status.is_success() {
+            true => (found.pointer_mut("/rows/0/found")).map_or(Value::Null, Value::take),
+            false => found,
         }
     }
 
@@ -273,7 +297,7 @@ fn patterns() -> Vec<(Regex, &'static str)> {
         (r"running +\((now|<duration>)\)", "running"),
         // How long it has been running already is said only after a while.
         (r"(?m) (Current attempt has been|It's been holding) .*$", ""),
-        (r"\b(inv|dp)_1[0-9A-Za-z]{20,}", "<id>"),
+        (r"\b(inv|dp|vq)_1[0-9A-Za-z]{20,}", "<id>"),
         // A picture.
         ("(?m)^[ →↓↗]+$", ""),
         ("[―─]{4,}", "―――"),

@@ -244,7 +244,6 @@ async fn a_store_that_is_lost_or_damaged_is_had_again_from_another_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "where a compaction meets the damage before a reader does, the node ends instead of rebuilding"]
 async fn a_leader_that_finds_damage_hands_over_and_tells_nothing_wrong() {
     let mut world = World::start().await;
     world.count_until_trimmed().await;

@@ -6,129 +6,19 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::env;
-use std::time::Duration;
 
-use abide_test_cluster::drill::{self, Clients, Ledger};
-use abide_test_cluster::{Cluster, Options};
+use abide_test_cluster::Options;
+use abide_test_cluster::under_load::{LONGER_THAN_THE_FAILURE_TIMEOUT, UnderLoad};
 use tokio::sync::Mutex;
 
 /// Drills share few cores: one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-/// Longer than silence is taken for death.
-const LONGER_THAN_THE_FAILURE_TIMEOUT: Duration = Duration::from_secs(6);
-
-const CLIENTS_PER_INGRESS: usize = 4;
-const PAUSE: Duration = Duration::from_millis(20);
-
-struct Drill {
-    cluster: Cluster,
-    clients: Clients,
-    ledger: Ledger,
-    /// An object's partition, whose leader the drill goes for.
-    partition: u64,
-    /// The longest wait of all rounds.
-    longest: Duration,
-}
-
-impl Drill {
-    async fn start() -> Drill {
-        let ledger = Ledger::default();
-        let uri = drill::serve(ledger.clone()).await.unwrap();
-        let mut cluster = Cluster::start(3, Options::default()).await;
-        cluster.register(&uri).await;
-        for node in 0..3 {
-            wait_until_known(&cluster, node).await;
-        }
-        let url = format!("{}/DrillCounter/marked/add/send", cluster.ingress(0));
-        let accepted = cluster.api().post_empty(&url).await.expect_success();
-        let partition = cluster
-            .partition_of(accepted["invocationId"].as_str().unwrap())
-            .await;
-        cluster.wait_until_serving().await;
-        let ingresses = (0..3).map(|node| cluster.ingress(node)).collect();
-        let clients = Clients::start(ingresses, CLIENTS_PER_INGRESS, PAUSE);
-        let drill = Drill {
-            cluster,
-            clients,
-            ledger,
-            partition,
-            longest: Duration::ZERO,
-        };
-        drill.wait_for_progress("the load begins").await;
-        drill.clients.take_longest_wait();
-        drill
-    }
-
-    /// Waits until a good number of further operations were acknowledged.
-    async fn wait_for_progress(&self, when: &str) {
-        let goal = self.clients.acknowledged() + 100;
-        let in_time = tokio::time::timeout(Duration::from_secs(60), async {
-            while self.clients.acknowledged() < goal {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        assert!(in_time.await.is_ok(), "{when}: no progress within a minute");
-    }
-
-    async fn kill_and_restart(&mut self, what: &str, victims: &[usize]) {
-        for victim in victims {
-            self.clients.expect_down(*victim);
-        }
-        for victim in victims {
-            self.cluster.kill(*victim);
-        }
-        if victims.len() < self.cluster.len() {
-            self.wait_for_progress(what).await;
-        }
-        for victim in victims {
-            self.cluster.start_node(*victim);
-        }
-        for victim in victims {
-            self.cluster.wait_until_node_serves(*victim).await;
-            self.clients.expect_up(*victim);
-        }
-        self.wait_for_progress(&format!("{what}, restarted")).await;
-        self.print_longest_wait(what);
-        self.cluster.assert_healthy();
-    }
-
-    fn print_longest_wait(&mut self, what: &str) {
-        let (longest, operation) = self.clients.take_longest_wait();
-        self.longest = self.longest.max(longest);
-        println!("{what}: longest wait at a surviving node {longest:?} ({operation})");
-    }
-
-    async fn finish(self) {
-        let Drill {
-            mut cluster,
-            clients,
-            ledger,
-            longest,
-            ..
-        } = self;
-        println!("longest wait at a surviving node, of all rounds: {longest:?}");
-        clients.stop_and_audit(&ledger).await;
-        cluster.assert_healthy();
-    }
-}
-
-async fn wait_until_known(cluster: &Cluster, node: usize) {
-    for attempt in 0.. {
-        let url = format!("{}/DrillCounter/unused/get", cluster.ingress(node));
-        let answer = cluster.api().post_empty(&url).await;
-        if answer.status.is_success() {
-            return;
-        }
-        assert!(attempt < 200, "node {node}: {}", answer.text());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_nodes_lose_double_and_refuse_nothing() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let rounds: usize = env::var("ABIDE_DRILL_ROUNDS").map_or(10, |text| text.parse().unwrap());
-    let mut drill = Drill::start().await;
+    let mut drill = UnderLoad::start(Options::default()).await;
     for round in 0..rounds {
         let leader = drill.cluster.leader_of(drill.partition).await.node;
         let (what, victims) = match round % 4 {
@@ -149,7 +39,7 @@ async fn killed_nodes_lose_double_and_refuse_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_leader_is_fenced() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut drill = Drill::start().await;
+    let mut drill = UnderLoad::start(Options::default()).await;
     let before = drill.cluster.leader_of(drill.partition).await;
 
     drill.clients.expect_down(before.node);
@@ -170,9 +60,32 @@ async fn a_paused_leader_is_fenced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_leader_of_the_metadata_plane_is_replaced() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut drill = UnderLoad::start(Options::default()).await;
+    let paused = drill.cluster.metadata_leader().await;
+    let led = drill.cluster.leader_of(drill.partition).await;
+
+    drill.clients.expect_down(paused);
+    drill.cluster.pause(paused);
+    tokio::time::sleep(LONGER_THAN_THE_FAILURE_TIMEOUT).await;
+    drill.wait_for_progress("while it is paused").await;
+    drill.print_longest_wait("kill -STOP of the metadata leader");
+    drill.cluster.resume(paused);
+    drill.cluster.wait_until_node_serves(paused).await;
+    drill.wait_until_converged().await;
+    drill.clients.expect_up(paused);
+    drill.wait_for_progress("after it went on").await;
+
+    let now = drill.cluster.leader_of(drill.partition).await;
+    assert!(led.epoch <= now.epoch, "{led:?}, then {now:?}");
+    drill.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_polite_stop_is_not_noticed() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut drill = Drill::start().await;
+    let mut drill = UnderLoad::start(Options::default()).await;
     for node in 0..3 {
         drill.clients.expect_down(node);
         drill.cluster.terminate(node).await;

@@ -20,10 +20,15 @@ async fn registration_settings_and_subscriptions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "its text is what the peer prints; not compared with this server yet"]
 async fn invocations_and_state() {
     let expected = expect_file!["../cli/invocations.txt"];
     run(include_str!("../cli/invocations.txt"), expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_queues() {
+    let expected = expect_file!["../cli/limits.txt"];
+    run(include_str!("../cli/limits.txt"), expected).await;
 }
 
 async fn run(script: &str, expected: ExpectFile) {

@@ -1,7 +1,9 @@
 //! Each command: what it asks, and what it makes of the answer.
 
+mod backup;
 mod config;
 mod health;
+mod log_filter;
 mod logs;
 mod metadata;
 mod metadata_server;
@@ -10,8 +12,12 @@ mod nodes;
 mod partitions;
 mod placement;
 mod provision;
+mod recover;
 mod replication;
+mod snapshots;
+mod sql;
 mod status;
+mod top;
 
 #[cfg(test)]
 mod samples;
@@ -37,7 +43,10 @@ pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
     let node = Node::connect(&cli.target).await?;
     match &cli.command {
         Command::Health => health::check(&node, json).await,
-        Command::Status => Ok(status::show(&node.describe().await?, json)),
+        Command::Status { extra } => status::show(&node.describe().await?, *extra, json),
+        Command::Top(options) => top::run(&node, options, json).await,
+        Command::Sql { query, jsonl } => sql::query(&node, query, json || *jsonl).await,
+        Command::LogFilter(options) => log_filter::run(&node, options, json).await,
         Command::Nodes(command) => nodes(&node, command, cli).await,
         Command::Partitions(command) => partitions(&node, command, cli).await,
         Command::Logs(command) => logs(&node, command, cli).await,
@@ -45,6 +54,9 @@ pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Config(cli::Config::Set(wanted)) => config::set(&node, wanted, cli).await,
         Command::Metadata(command) => metadata(&node, command, cli).await,
         Command::MetadataServer(command) => metadata_server(&node, command, cli).await,
+        Command::Recover(command) => recover(&node, command, cli).await,
+        Command::Snapshots(command) => snapshots(&node, command, cli).await,
+        Command::Backup(command) => backup(&node, command, cli).await,
         Command::Provision(settings) => provision::form(&node, settings, cli.yes, json).await,
     }
 }
@@ -161,5 +173,45 @@ async fn metadata_server(
         M::RemoveNode { nodes } => {
             node_changes::run(node, nodes, Request::of(Change::TakeVote), cli).await
         }
+    }
+}
+
+async fn snapshots(node: &Node, command: &cli::Snapshots, cli: &Cli) -> Result<String, Failure> {
+    use cli::Snapshots as S;
+    match command {
+        S::List { partitions } => snapshots::list(node, partitions, cli.json).await,
+        S::Create {
+            partitions,
+            min_lsn,
+            trim_log,
+        } => snapshots::create(node, partitions, *min_lsn, *trim_log, cli.json).await,
+    }
+}
+
+async fn backup(node: &Node, command: &cli::Backup, cli: &Cli) -> Result<String, Failure> {
+    use cli::Backup as B;
+    match command {
+        B::Create { to } => backup::create(node, to, cli.json).await,
+        B::List { at } => backup::list(node, at, cli.json).await,
+        B::Verify { id, at } => backup::verify(node, at, id.as_deref(), cli.json).await,
+        B::Restore {
+            id,
+            from,
+            replication,
+        } => {
+            let restored = provision::Restored {
+                url: from,
+                id: id.as_deref(),
+                replication: *replication,
+            };
+            provision::restore(node, &restored, cli.yes, cli.json).await
+        }
+    }
+}
+
+async fn recover(node: &Node, command: &cli::Recover, cli: &Cli) -> Result<String, Failure> {
+    match command {
+        cli::Recover::Metadata => recover::metadata(node, cli.json).await,
+        cli::Recover::Logs { partitions } => recover::logs(node, partitions, cli.json).await,
     }
 }

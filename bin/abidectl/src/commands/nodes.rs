@@ -3,11 +3,11 @@
 use abide_rpc::proto::cluster::{ClusterStatus, NodeEntry, NodeStatus};
 use serde_json::json;
 
-use crate::output::{duration, json_lines, node, or_dash, table};
+use crate::output::{json_lines, node, or_dash, since, table};
 
 pub(crate) fn list(cluster: &ClusterStatus, extra: bool, json: bool) -> String {
     if json {
-        return json_lines(cluster.nodes.iter().map(object));
+        return json_lines(objects(cluster));
     }
     if extra {
         let header = [
@@ -33,6 +33,11 @@ pub(crate) fn list(cluster: &ClusterStatus, extra: bool, json: bool) -> String {
     table(&header, cluster.nodes.iter().map(row))
 }
 
+/// One object a node.
+pub(crate) fn objects(cluster: &ClusterStatus) -> Vec<serde_json::Value> {
+    cluster.nodes.iter().map(object).collect()
+}
+
 fn row(entry: &NodeEntry) -> Vec<String> {
     let status = entry.status.as_ref();
     let liveness = if entry.state == "active" {
@@ -45,7 +50,7 @@ fn row(entry: &NodeEntry) -> Vec<String> {
         entry.name.clone(),
         entry.generation.to_string(),
         liveness,
-        or_dash(status.map(|status| duration(status.uptime_ms))),
+        or_dash(status.map(|status| since(status.uptime_ms))),
         or_dash(metadata_state(status)),
         or_dash(status.map(|status| count(status, "leader"))),
         or_dash(status.map(|status| count(status, "follower"))),

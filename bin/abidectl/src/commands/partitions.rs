@@ -33,6 +33,12 @@ pub(crate) fn list(cluster: &ClusterStatus, sort: Sort, json: bool) -> String {
     table(&header, entries.iter().map(|entry| row(cluster, entry)))
 }
 
+/// One object a partition.
+pub(crate) fn objects(cluster: &ClusterStatus) -> Vec<Value> {
+    let entries = all(cluster);
+    entries.iter().map(|entry| object(cluster, entry)).collect()
+}
+
 /// One row for each replica, those of nodes that do not answer included.
 pub(crate) fn replicas(cluster: &ClusterStatus, sort: Sort, json: bool) -> String {
     let entries = all(cluster);
@@ -227,7 +233,7 @@ fn state(cluster: &ClusterStatus, entry: &PartitionEntry) -> String {
 }
 
 /// Records that are there and not applied.
-fn lag(status: &ReplicaStatus) -> u64 {
+pub(crate) fn lag(status: &ReplicaStatus) -> u64 {
     status.tail.saturating_sub(status.applied + 1)
 }
 

@@ -72,6 +72,7 @@ fn replica(role: &str, state: &str, applied: u64, durable: u64) -> ReplicaStatus
         epoch: 7,
         applied,
         durable,
+        archived: 0,
         tail: 184,
         problem: String::new(),
     }
@@ -103,6 +104,7 @@ pub(crate) fn log() -> LogEntry {
             partition: 0,
             promised: 7,
             trimmed: 10,
+            storage: 7,
             segments: vec![SegmentStatus {
                 epoch: 7,
                 base: 150,

@@ -217,10 +217,18 @@ fn api() -> Api {
 }
 
 fn with_options(options: AdminOptions) -> Api {
-    with_defaults(options, Defaults::default())
+    with_all(options, Defaults::default(), None)
 }
 
 fn with_defaults(options: AdminOptions, defaults: Defaults) -> Api {
+    with_all(options, defaults, None)
+}
+
+fn observed(observer: Option<Arc<dyn Observer>>) -> Api {
+    with_all(AdminOptions::default(), Defaults::default(), observer)
+}
+
+fn with_all(options: AdminOptions, defaults: Defaults, observer: Option<Arc<dyn Observer>>) -> Api {
     let (seen, schema) = watch::channel(Arc::new(Schema::new([], defaults.clone())));
     let services = Arc::new(Mutex::new(json!([
         {"name": "greeter", "ty": "SERVICE", "handlers": [{"name": "greet",
@@ -244,7 +252,11 @@ fn with_defaults(options: AdminOptions, defaults: Defaults) -> Api {
         gate: gate.clone(),
     };
     let metrics: MetricsText = Arc::new(|| "up 1\n".to_owned());
-    let router = Admin::over(options, Box::new(fake), schema.clone(), metrics).router();
+    let admin = Admin::over(options, Box::new(fake), schema.clone(), metrics);
+    let router = match observer {
+        Some(observer) => admin.with_observer(observer).router(),
+        None => admin.router(),
+    };
     Api {
         router,
         schema,
@@ -948,3 +960,4 @@ fn limited_api() -> Api {
 
 mod kafka;
 mod limits;
+mod observe;

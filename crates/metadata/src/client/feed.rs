@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use abide_rpc::proto::metadata as pb;
 
+use super::identify;
 use super::route::{Route, jittered};
-use crate::server::Core;
+use crate::server::{Core, superseded_by, went_on};
 use crate::transport::request;
 use crate::txn::Versioned;
 use crate::view::Change;
@@ -44,11 +45,24 @@ pub(crate) async fn from_remote(route: Arc<Route>) {
         for address in route.addresses() {
             match follow(&route, &address).await {
                 Ok(()) => pause = route.options.retry_pause_min,
-                Err(detail) => tracing::debug!(address, detail, "no metadata from there"),
+                Err(detail) => {
+                    tracing::debug!(address, detail, "no metadata from there");
+                    check_superseded(&route, &address).await;
+                }
             }
         }
         tokio::time::sleep(jittered(pause)).await;
         pause = (pause * 2).min(route.options.retry_pause_max);
+    }
+}
+
+/// Notes it if the server belongs to what the cluster was recovered to without this client knowing.
+async fn check_superseded(route: &Route, address: &str) {
+    let Ok(reply) = identify(&route.channels, address, &route.options).await else {
+        return;
+    };
+    if went_on(&reply, route.fingerprint) {
+        route.superseded.send_replace(Some(superseded_by(&reply)));
     }
 }
 

@@ -149,6 +149,7 @@ impl Metadata {
                 zones: settings.replication.zones.into(),
                 regions: settings.replication.regions.into(),
                 fingerprint: 0,
+                documents: Vec::new(),
             }),
         };
         let mut client = channels
@@ -303,6 +304,12 @@ impl Metadata {
                     "{address} did not answer within {timeout:?}"
                 )))
             })
+    }
+
+    /// Why the node should start again, once the cluster was recovered without this client: it has another
+    /// fingerprint since. Stays `None` beside a server, which notices by itself.
+    pub fn superseded(&self) -> watch::Receiver<Option<String>> {
+        self.inner.route.superseded.subscribe()
     }
 
     /// Stops feeding the cache, of clones too. What is asked later is still asked.

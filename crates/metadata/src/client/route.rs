@@ -29,6 +29,8 @@ pub(crate) struct Route {
     pub(crate) fingerprint: u64,
     pub(crate) local: Option<Arc<Core>>,
     pub(crate) view: watch::Sender<Arc<View>>,
+    /// Why this client is of no use any more.
+    pub(crate) superseded: watch::Sender<Option<String>>,
     leader: Mutex<Option<String>>,
 }
 
@@ -119,6 +121,7 @@ impl Route {
             fingerprint,
             local,
             view: watch::Sender::new(Arc::default()),
+            superseded: watch::Sender::new(None),
             leader: Mutex::new(None),
         }
     }

@@ -9,10 +9,13 @@ use abide_rpc::proto::metadata as pb;
 use abide_types::{Generation, NodeId};
 
 use super::core::Core;
-use crate::transport::{host_and_port, request};
+use super::recovery::{superseded_by, went_on};
+use crate::transport::{Channels, host_and_port, request};
 
 /// Longest pause between two rounds.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked whether the cluster went on without this server.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Announces this server for as long as others may not know where it is. Ends with the server.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -29,6 +32,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause), if needed => pause = (pause * 2).min(PAUSE_MAX),
+            // Servers that were given up may have come back together and follow one of their own.
+            () = tokio::time::sleep(LOOK_EVERY), if !needed => look(&core).await,
             ended = leader.changed() => if ended.is_err() { return },
             ended = registered.changed() => if ended.is_err() { return },
         }
@@ -63,8 +68,14 @@ async fn announce(core: &Core) {
     let asked = others(core).into_iter().map(|address| {
         let from = from.clone();
         async move {
-            let reply = identify(core, &address, Some(from)).await.ok()?;
-            (reply.fingerprint == core.fingerprint()).then_some(reply)
+            match identify(core, &address, Some(from)).await {
+                Ok(reply) => (reply.fingerprint == core.fingerprint()).then_some(reply),
+                // It may be one that went on; to strangers it tells.
+                Err(_) => {
+                    check(core, &identify(core, &address, None).await.ok()?);
+                    None
+                }
+            }
         }
     });
     for reply in futures::future::join_all(asked).await.into_iter().flatten() {
@@ -78,27 +89,54 @@ async fn announce(core: &Core) {
     }
 }
 
+/// Looks whether the cluster went on without this server.
+async fn look(core: &Core) {
+    let asked = others(core)
+        .into_iter()
+        .map(|address| async move { identify(core, &address, None).await });
+    for reply in futures::future::join_all(asked).await.iter().flatten() {
+        check(core, reply);
+    }
+}
+
+fn check(core: &Core, reply: &pb::IdentifyReply) {
+    if went_on(reply, core.fingerprint()) {
+        core.fail(superseded_by(reply));
+    }
+}
+
 /// Asks who is at an address.
 pub(crate) async fn identify(
     core: &Core,
     address: &str,
     from: Option<pb::ServerAddress>,
 ) -> Result<pb::IdentifyReply, String> {
+    let fingerprint = if from.is_some() {
+        core.fingerprint()
+    } else {
+        0
+    };
     let timeout = core.options.attempt_timeout;
+    identify_at(&core.channels, address, fingerprint, from, timeout).await
+}
+
+/// Asks who is at an address; a fingerprint of 0 is not told.
+pub(crate) async fn identify_at(
+    channels: &Channels,
+    address: &str,
+    fingerprint: u64,
+    from: Option<pb::ServerAddress>,
+    timeout: Duration,
+) -> Result<pb::IdentifyReply, String> {
     let asked = async {
-        let mut client = core.channels.metadata(address).await?;
-        let fingerprint = if from.is_some() {
-            core.fingerprint()
-        } else {
-            0
-        };
+        let mut client = channels.metadata(address).await?;
         let message = pb::IdentifyRequest { from };
         client
             .identify(request(message, fingerprint, timeout))
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| {
-                core.channels.forget_if_broken(address, &status);
+                channels.forget_if_broken(address, &status);
                 status.message().to_owned()
             })
     };

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::addresses::AddressBook;
 use super::members::{self, to_node};
 use super::network::Network;
+use super::recovery;
 use super::storage::{Database, IDENTITY, LogStore, SharedState, StateMachine};
 use super::types::Raft;
 use super::{ServerState, ServerStatus};
@@ -59,11 +60,16 @@ impl Core {
         options.validate().map_err(StartError::Options)?;
         let database = Arc::new(Database::open(directory)?);
         let unreadable = |error: std::io::Error| database.start_error(&error);
-        let identity = next_identity(&database, &description).await?;
-        LogStore::new(Arc::clone(&database))
-            .check()
-            .map_err(unreadable)?;
-        let state = StateMachine::load(&database).map_err(unreadable)?;
+        let mut identity = next_identity(&database, &description).await?;
+        let log = LogStore::new(Arc::clone(&database));
+        log.check().map_err(unreadable)?;
+        let mut state = StateMachine::load(&database).map_err(unreadable)?;
+        if let Some(order) = identity.recovery.take() {
+            identity = recovery::carry_out(&database, &log, &state, identity, order)
+                .await
+                .map_err(unreadable)?;
+            state = StateMachine::load(&database).map_err(unreadable)?;
+        }
         let addresses = AddressBook::default();
         if let Some(stored) = state.documents.get(Nodes::KEY) {
             let nodes = Nodes::from_versioned(stored).map_err(|error| StartError::Corrupt {
@@ -71,6 +77,16 @@ impl Core {
                 detail: format!("{error}: {}", error.source),
             })?;
             addresses.update(&nodes);
+        }
+        let superseded = recovery::put_aside_if_superseded(
+            &database,
+            identity.fingerprint,
+            &addresses,
+            &description,
+            &options,
+        );
+        if superseded.await? {
+            return Box::pin(Self::open(directory, description, options)).await;
         }
         let core = Arc::new(Self {
             channels: Arc::new(Channels::new(&options)),
@@ -148,6 +164,12 @@ impl Core {
     /// Why raft stopped without being told to.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.subscribe()
+    }
+
+    /// Ends the node: what this directory holds is of no use to the cluster any more.
+    pub(crate) fn fail(&self, detail: String) {
+        tracing::error!(detail, "the metadata server failed");
+        self.failure.send_replace(Some(detail));
     }
 
     /// Runs a task until the server stops.
@@ -363,6 +385,8 @@ async fn next_identity(
             fingerprint: 0,
             generation: 1,
             provisioning: None,
+            former: Vec::new(),
+            recovery: None,
         },
     };
     database

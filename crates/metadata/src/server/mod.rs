@@ -2,7 +2,7 @@
 //!
 //! [`core`] starts and stops raft, [`service`] answers gRPC, [`leader`] does what only the leader can,
 //! [`members`] lets the membership follow the registered nodes, [`storage`] is the disk and [`network`] the way
-//! to the peers. Start at [`MetadataServer::start`].
+//! to the peers; [`recovery`] goes on when most voters are lost. Start at [`MetadataServer::start`].
 
 mod addresses;
 mod announce;
@@ -13,6 +13,7 @@ mod leader;
 mod members;
 mod network;
 mod provision;
+mod recovery;
 mod service;
 mod storage;
 mod types;
@@ -26,9 +27,11 @@ use tonic::service::Routes;
 
 pub(crate) use self::core::Core;
 pub(crate) use self::leader::transaction;
+pub use self::recovery::{Holdings, LogPosition};
+pub(crate) use self::recovery::{superseded_by, went_on};
 pub(crate) use self::service::status_from;
 use crate::client::{Joined, Metadata, join_until_stopped};
-use crate::errors::{JoinError, ProvisionError, StartError};
+use crate::errors::{JoinError, ProvisionError, RecoveryError, StartError};
 use crate::options::{MetadataOptions, NodeDescription, ProvisionSettings};
 
 /// What a server does in raft.
@@ -85,7 +88,8 @@ pub struct MetadataServer {
 
 impl MetadataServer {
     /// Opens the store in `directory` and, if it belongs to a cluster, starts raft from it. Serve
-    /// [`Self::routes`] on the node port next, then call [`Self::join`].
+    /// [`Self::routes`] on the node port next, then call [`Self::join`]. A store whose cluster was recovered without
+    /// it is put aside, so that the server joins anew.
     pub async fn start(
         directory: &Path,
         node: NodeDescription,
@@ -107,7 +111,7 @@ impl MetadataServer {
         if core.node().is_none()
             && let Some(settings) = core.options.auto_provision
         {
-            match core.provision(settings).await {
+            match core.provision(settings, Vec::new()).await {
                 Ok(_) | Err(ProvisionError::AlreadyProvisioned { .. }) => {}
                 Err(ProvisionError::Start(error)) => return Err(error.into()),
                 Err(ProvisionError::Invalid(detail)) => return Err(JoinError::Invalid(detail)),
@@ -132,7 +136,7 @@ impl MetadataServer {
 
     /// Forms a cluster with this server as its first member; returns the fingerprint.
     pub async fn provision(&self, settings: ProvisionSettings) -> Result<u64, ProvisionError> {
-        self.core.provision(settings).await
+        self.core.provision(settings, Vec::new()).await
     }
 
     /// Who leads, as far as this server knows.
@@ -165,10 +169,27 @@ impl MetadataServer {
         self.core.status()
     }
 
+    /// A number that RocksDB keeps, such as `rocksdb.estimate-live-data-size`; `None` if it knows no such number.
+    pub fn property(&self, name: &str) -> Option<u64> {
+        self.core.database.property(name)
+    }
+
     /// Why it failed, once it has: its disk refused a write, or raft met something impossible. The node cannot
     /// go on safely and should end. Stays `None` for a server that is shut down.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.core.failure()
+    }
+
+    /// What its directory holds, with or without a majority.
+    pub fn holdings(&self) -> Result<Holdings, RecoveryError> {
+        recovery::holdings(&self.core).map_err(|error| RecoveryError::Storage(error.to_string()))
+    }
+
+    /// Orders this server to go on alone with what it holds, from its next start on; the process should end now.
+    /// Returns the fingerprint that the cluster has then. What other servers hold beyond `last` is lost, so that
+    /// the caller must know that most voters are gone for good.
+    pub async fn order_recovery(&self, last: LogPosition) -> Result<u64, RecoveryError> {
+        recovery::order(&self.core, last).await
     }
 
     /// Notes where another server is, for instance because its fabric connection told.

@@ -21,7 +21,7 @@ use super::codec::{
     Malformed, entry_to, log_id_to, optional_log_id_from, stored_membership_to, vote_from, vote_to,
 };
 use super::types::{RaftTypes, Snapshot, Vote};
-use crate::transport::{Channels, request};
+use crate::transport::{Channels, meant_for, request};
 
 type RpcError = RPCError<RaftTypes>;
 
@@ -85,15 +85,17 @@ impl PeerClient {
                 .await
                 .map_err(unreachable_peer)?;
             let request = request(message, self.network.fingerprint, timeout);
-            call(client, request).await.map_err(|status| {
-                self.network.channels.forget_if_broken(&address, &status);
-                unreachable_peer(format!(
-                    "{} at {address}: {}: {}",
-                    self.target,
-                    status.code(),
-                    status.message()
-                ))
-            })
+            call(client, meant_for(request, self.target))
+                .await
+                .map_err(|status| {
+                    self.network.channels.forget_if_broken(&address, &status);
+                    unreachable_peer(format!(
+                        "{} at {address}: {}: {}",
+                        self.target,
+                        status.code(),
+                        status.message()
+                    ))
+                })
         })
         .await;
         match answer {

@@ -28,6 +28,7 @@ impl Core {
     pub(crate) async fn provision(
         self: &Arc<Self>,
         settings: ProvisionSettings,
+        documents: Vec<pb::FirstDocument>,
     ) -> Result<u64, ProvisionError> {
         settings.validate().map_err(ProvisionError::Invalid)?;
         let _becoming = self.becoming.lock().await;
@@ -50,6 +51,7 @@ impl Core {
             zones: settings.replication.zones.into(),
             regions: settings.replication.regions.into(),
             fingerprint,
+            documents,
         });
         // From here on this directory belongs to the new cluster, whatever happens: a restart goes on where
         // this was interrupted.
@@ -163,8 +165,11 @@ fn first_documents(core: &Core, spec: &pb::ProvisionSpec) -> Txn {
             supports: Supports::default(),
         },
     );
-    Txn::new()
+    let first = Txn::new()
         .expect(ClusterDocument::KEY, 0)
         .replace(&nodes)
-        .put(ClusterDocument::KEY, cluster.to_bytes())
+        .put(ClusterDocument::KEY, cluster.to_bytes());
+    (spec.documents.iter()).fold(first, |txn, document| {
+        txn.put(&document.key, document.value.clone())
+    })
 }

@@ -24,9 +24,10 @@ use super::core::Core;
 use super::storage::check_image;
 use super::types::{Raft, RaftTypes, Snapshot, SnapshotMeta};
 use super::{ServerState, ServerStatus};
+use crate::documents::keys;
 use crate::errors::ProvisionError;
 use crate::options::ProvisionSettings;
-use crate::transport::{Fingerprint, check_fingerprint};
+use crate::transport::{Fingerprint, check_fingerprint, check_target};
 use crate::view::Change;
 
 /// Changes that wait for a slow watcher; what comes later is coalesced.
@@ -71,6 +72,7 @@ impl Service {
     /// Raft, for a call that is meant for this cluster.
     fn raft<T>(&self, request: &Request<T>) -> Result<Raft, Status> {
         self.check(request, Fingerprint::Required)?;
+        check_target(request, self.core.node())?;
         self.core
             .raft()
             .ok_or_else(|| Status::unavailable("raft does not run here"))
@@ -267,6 +269,7 @@ impl pb::metadata_server::Metadata for Service {
                 })
                 .collect(),
             leader: core.leader.borrow().map_or(0, |node| node.0),
+            former: identity.former,
         }))
     }
 
@@ -276,13 +279,16 @@ impl pb::metadata_server::Metadata for Service {
     ) -> Result<Response<pb::ProvisionReply>, Status> {
         use pb::provision_reply::Outcome;
         self.check(&request, Fingerprint::Optional)?;
-        let spec = request.into_inner().spec.unwrap_or_default();
-        let outcome = match settings_from(&self.core, &spec) {
+        let mut spec = request.into_inner().spec.unwrap_or_default();
+        let documents = std::mem::take(&mut spec.documents);
+        let settings = check_documents(&documents).and_then(|()| settings_from(&self.core, &spec));
+        let outcome = match settings {
             Err(detail) => Outcome::Invalid(detail),
             Ok(settings) => {
                 // In a task of its own: a caller that goes away must not leave it half done.
                 let core = Arc::clone(&self.core);
-                let provisioned = tokio::spawn(async move { core.provision(settings).await });
+                let provisioned =
+                    tokio::spawn(async move { core.provision(settings, documents).await });
                 match provisioned.await.map_err(stopped)? {
                     Ok(fingerprint) => Outcome::Provisioned(fingerprint),
                     Err(ProvisionError::AlreadyProvisioned { fingerprint }) => {
@@ -394,6 +400,21 @@ fn reply_of(change: Change) -> pb::WatchReply {
             })
             .collect(),
         deleted: change.deleted,
+    }
+}
+
+/// What a cluster may begin with: not what provisioning and the cluster itself write.
+fn check_documents(documents: &[pb::FirstDocument]) -> Result<(), String> {
+    let own = |key: &str| {
+        [keys::CLUSTER, keys::NODES, keys::PARTITION_TABLE].contains(&key)
+            || key.starts_with("log/")
+    };
+    match documents.iter().find(|document| own(&document.key)) {
+        Some(document) => Err(format!(
+            "a cluster does not begin with a document '{}'",
+            document.key
+        )),
+        None => Ok(()),
     }
 }
 

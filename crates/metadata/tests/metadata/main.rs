@@ -6,4 +6,5 @@ mod failover;
 mod figures;
 mod membership;
 mod provisioning;
+mod recovery;
 mod transactions;

@@ -7,7 +7,9 @@ use abide_processor::scan::{AttemptInfo, ScanPage};
 use abide_schema::Schema;
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{self as state, Status, outcome::Outcome};
-use abide_types::{DeploymentId, InvocationId, ServiceKind, SubscriptionId, Timestamp};
+use abide_types::{
+    DeploymentId, Flow, InvocationId, QueueId, ServiceKind, SubscriptionId, Timestamp,
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -23,11 +25,11 @@ const INTERFACE_VERSION: &str = "1.7.12";
 
 /// An invocation, with what its leader knows of its attempts.
 pub(super) struct Row {
-    id: InvocationId,
-    invocation: state::Invocation,
-    target: abide_types::InvocationTarget,
+    pub(super) id: InvocationId,
+    pub(super) invocation: state::Invocation,
+    pub(super) target: abide_types::InvocationTarget,
     /// Of those that are invoked, as the leader has it; of those that were paused, why.
-    attempt: Option<AttemptInfo>,
+    pub(super) attempt: Option<AttemptInfo>,
     waits: Option<Waits>,
     schema: Arc<Schema>,
 }
@@ -66,14 +68,17 @@ fn lookup(status: Option<fn(&str) -> Option<Status>>) -> Lookup {
     Lookup {
         table: Table::Invocation,
         shape: KeyShape::Id {
+            id: "id",
             object_key: Some("target_service_key"),
+            queue: Some("vqueue_id"),
         },
         service: Some("target_service_name"),
         status,
+        scoped: false,
     }
 }
 
-fn read(page: ScanPage, schema: &Arc<Schema>) -> Result<Vec<Row>, String> {
+pub(super) fn read(page: ScanPage, schema: &Arc<Schema>) -> Result<Vec<Row>, String> {
     let now = Timestamp::from_system(SystemTime::now());
     let mut rows = Vec::with_capacity(page.rows.len());
     for row in page.rows {
@@ -180,11 +185,17 @@ impl Row {
         }
     }
 
+    /// The queue in which it waits for its place, if it has a scope.
+    pub(super) fn queue(&self) -> Option<QueueId> {
+        let flow = Flow::from(self.invocation.flow.as_deref()?.clone());
+        Some(flow.queue(&self.target.service))
+    }
+
     fn caller(&self) -> Option<abide_types::InvocationTarget> {
         self.invocation.invoked_by_target.as_deref().map(Into::into)
     }
 
-    fn completed(&self) -> Option<&Outcome> {
+    pub(super) fn completed(&self) -> Option<&Outcome> {
         let outcome = self.invocation.outcome.as_ref()?;
         outcome.outcome.as_ref()
     }
@@ -197,7 +208,7 @@ impl Row {
         self.failure()?.related_command.as_ref()
     }
 
-    fn started(&self) -> Option<&AttemptInfo> {
+    pub(super) fn started(&self) -> Option<&AttemptInfo> {
         self.attempt.as_ref().filter(|attempt| attempt.started > 0)
     }
 
@@ -205,7 +216,7 @@ impl Row {
         self.invocation.journal_length > 0
     }
 
-    fn last_deployment(&self) -> Option<DeploymentId> {
+    pub(super) fn last_deployment(&self) -> Option<DeploymentId> {
         self.started()?.deployment
     }
 
@@ -218,7 +229,7 @@ fn id_of(bytes: &Bytes) -> Option<String> {
     InvocationId::from_bytes(bytes).map(|id| id.to_string())
 }
 
-fn pinned(row: &Row) -> Option<String> {
+pub(super) fn pinned(row: &Row) -> Option<String> {
     let pinned = row.invocation.pinned.as_ref()?;
     let bytes: [u8; 16] = pinned.deployment.as_ref().try_into().ok()?;
     Some(DeploymentId(u128::from_be_bytes(bytes)).to_string())
@@ -266,7 +277,7 @@ fn subscription(row: &Row) -> Option<String> {
     }
 }
 
-fn partition_key() -> Column<Row> {
+pub(super) fn partition_key() -> Column<Row> {
     Column::new("partition_key", Ty::U64, |row| {
         row.id.partition_key().0.into()
     })
@@ -274,6 +285,12 @@ fn partition_key() -> Column<Row> {
 
 fn id() -> Column<Row> {
     Column::new("id", Ty::Text, |row| row.id.to_string().into())
+}
+
+fn vqueue_id() -> Column<Row> {
+    Column::new("vqueue_id", Ty::Text, |row| {
+        row.queue().map(|queue| queue.to_string()).into()
+    })
 }
 
 fn target() -> [Column<Row>; 5] {
@@ -508,7 +525,7 @@ fn last_awaiting() -> Column<Row> {
 }
 
 fn sys_invocation() -> Vec<Column<Row>> {
-    let mut columns = vec![id(), Column::null("vqueue_id", Ty::Text)];
+    let mut columns = vec![id(), vqueue_id()];
     columns.extend(target());
     columns.extend(flow());
     columns.extend([
@@ -533,7 +550,7 @@ fn sys_invocation_status() -> Vec<Column<Row>> {
     let mut columns = vec![
         partition_key(),
         id(),
-        Column::null("vqueue_id", Ty::Text),
+        vqueue_id(),
         Column::new("status", Ty::Text, |row| row.durable_status().into()),
     ];
     columns.extend(completion());

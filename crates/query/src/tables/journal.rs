@@ -40,9 +40,14 @@ struct Event {
 pub(super) fn add(tables: &mut Tables, sources: &Sources) {
     let lookup = |table| Lookup {
         table,
-        shape: KeyShape::Id { object_key: None },
+        shape: KeyShape::Id {
+            id: "id",
+            object_key: None,
+            queue: None,
+        },
         service: None,
         status: None,
+        scoped: false,
     };
     let definition = Definition {
         lookup: lookup(Table::Journal),

@@ -52,6 +52,7 @@ pub(super) fn add(tables: &mut Tables, sources: &Sources) {
         shape: KeyShape::Object,
         service: Some("service_name"),
         status: None,
+        scoped: false,
     };
     let definition = Definition {
         lookup: lookup(Table::State),
@@ -91,6 +92,18 @@ pub(super) fn add(tables: &mut Tables, sources: &Sources) {
     };
     let table = PartitionTable::new(definition, sources.clone());
     tables.insert("sys_keyed_service_status", Arc::new(table));
+    let definition = Definition {
+        // The key and the service are in one column.
+        lookup: Lookup {
+            service: None,
+            ..lookup(Table::Lock)
+        },
+        columns: lock_columns(),
+        read: read_holders,
+        is_view: false,
+    };
+    let table = PartitionTable::new(definition, sources.clone());
+    tables.insert("sys_locks", Arc::new(table));
 }
 
 fn read<V>(
@@ -230,4 +243,19 @@ fn status_columns() -> Vec<Column<Row<InvocationId>>> {
         |row: &Row<InvocationId>| row.value.to_string().into(),
     ));
     columns
+}
+
+fn lock_columns() -> Vec<Column<Row<InvocationId>>> {
+    vec![
+        partition_key(),
+        Column::new("scope", Ty::Text, |row: &Row<InvocationId>| {
+            row.scope.as_ref().into()
+        }),
+        Column::new("lock_name", Ty::Text, |row| {
+            format!("{}/{}", row.service, row.key).into()
+        }),
+        // The lock does not say, and `running_at` of its holder does.
+        Column::null("acquired_at", Ty::Time),
+        Column::new("acquired_by", Ty::Text, |row| row.value.to_string().into()),
+    ]
 }

@@ -1,37 +1,40 @@
-//! Tables of virtual queues. There are none of these: keys have inboxes ([`super::objects`]), so that their tables are
-//! empty, and have the columns that tools ask for. Only the counters of limits have rows.
+//! Queues of invocations with a scope as their leaders schedule them: `sys_scheduler`, `sys_user_limits`. What is in the
+//! queues is in [`super::vqueues`].
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use abide_processor::flow::{Blocked, QueueState};
 
 use crate::column::{Column, Ty};
 use crate::provider::LocalTable;
 use crate::source::{Sources, UserLimit};
 use crate::tables::Tables;
 
-/// A row of a table that has none.
-enum Never {}
-
 pub(super) fn add(tables: &mut Tables, sources: &Sources) {
-    for (name, columns) in [
-        ("sys_vqueue_meta", VQUEUE_META),
-        ("sys_vqueues", VQUEUES),
-        ("sys_vqueue_entry_status", VQUEUE_ENTRY_STATUS),
-        ("sys_scheduler", SCHEDULER),
-        ("sys_locks", LOCKS),
-    ] {
-        let columns = (columns.iter())
-            .map(|(name, ty)| Column::<Never>::null(name, *ty))
-            .collect();
-        let rows = Box::new(|_| Box::pin(async { Ok(Vec::new()) }) as _);
-        let table = LocalTable::new(columns, rows, sources.clone());
-        tables.insert(name, Arc::new(table));
-    }
     let limits = LocalTable::new(
         limit_columns(),
         Box::new(|sources| Box::pin(async move { sources.flow_control.user_limits().await })),
         sources.clone(),
     );
     tables.insert("sys_user_limits", Arc::new(limits));
+    let scheduler = LocalTable::new(
+        scheduler_columns(),
+        Box::new(|sources| Box::pin(scheduled(sources))),
+        sources.clone(),
+    );
+    tables.insert("sys_scheduler", Arc::new(scheduler));
+}
+
+/// Queues whose turn can come: what is paused does not.
+async fn scheduled(sources: Sources) -> Result<Vec<QueueState>, String> {
+    let mut rows = Vec::new();
+    for state in sources.flow_control.queues().await? {
+        let paused = state.paused;
+        let queues = state.queues.into_iter();
+        rows.extend(queues.filter(|queue| queue.waiting > 0 && !paused.contains(&queue.id)));
+    }
+    Ok(rows)
 }
 
 fn limit_columns() -> Vec<Column<UserLimit>> {
@@ -53,127 +56,61 @@ fn limit_columns() -> Vec<Column<UserLimit>> {
     ]
 }
 
-const VQUEUE_META: &[(&str, Ty)] = &[
-    ("partition_key", Ty::U64),
-    ("id", Ty::Text),
-    ("is_active", Ty::Bool),
-    ("queue_is_paused", Ty::Bool),
-    ("service_name", Ty::Text),
-    ("scope", Ty::Text),
-    ("limit_key", Ty::Text),
-    ("lock_name", Ty::Text),
-    ("created_at", Ty::Time),
-    ("last_enqueued_at", Ty::Time),
-    ("last_start_at", Ty::Time),
-    ("last_attempt_at", Ty::Time),
-    ("last_finish_at", Ty::Time),
-    ("avg_queue_duration", Ty::Duration),
-    ("avg_inbox_duration", Ty::Duration),
-    ("avg_run_duration", Ty::Duration),
-    ("avg_suspension_duration", Ty::Duration),
-    ("avg_end_to_end_duration", Ty::Duration),
-    ("avg_blocked_on_concurrency_rules", Ty::Duration),
-    ("avg_blocked_on_invoker_concurrency", Ty::Duration),
-    ("avg_blocked_on_invoker_throttling", Ty::Duration),
-    ("avg_blocked_on_lock", Ty::Duration),
-    ("num_inbox", Ty::U64),
-    ("num_running", Ty::U64),
-    ("num_suspended", Ty::U64),
-    ("num_paused", Ty::U64),
-    ("num_finished", Ty::U64),
-];
+/// What a queue waits for, as tools read it.
+fn blocked_json(queue: &QueueState) -> Option<String> {
+    let blocked = queue.blocked.as_ref()?;
+    let level = match blocked.level.matches('/').count() {
+        0 => "scope",
+        1 => "level1",
+        _ => "level2",
+    };
+    let waits = serde_json::json!({
+        "resource": "limit-key-concurrency",
+        "scope": queue.flow.scope,
+        "limit_key": queue.flow.limit_key,
+        "blocked_level": level,
+        "blocked_rule": blocked.rule,
+    });
+    Some(waits.to_string())
+}
 
-const VQUEUES: &[(&str, Ty)] = &[
-    ("partition_key", Ty::U64),
-    ("id", Ty::Text),
-    ("stage", Ty::Text),
-    ("status", Ty::Text),
-    ("has_lock", Ty::Bool),
-    ("run_at", Ty::Time),
-    ("sequence_number", Ty::U64),
-    ("entry_id", Ty::Text),
-    ("entry_kind", Ty::Text),
-    ("created_at", Ty::Time),
-    ("transitioned_at", Ty::Time),
-    ("num_attempts", Ty::U32),
-    ("num_errors", Ty::U32),
-    ("num_pauses", Ty::U32),
-    ("num_suspensions", Ty::U32),
-    ("num_yields", Ty::U32),
-    ("first_attempt_at", Ty::Time),
-    ("latest_attempt_at", Ty::Time),
-    ("first_runnable_at", Ty::Time),
-    ("deployment", Ty::Text),
-];
-
-const VQUEUE_ENTRY_STATUS: &[(&str, Ty)] = &[
-    ("partition_key", Ty::U64),
-    ("entry_id", Ty::Text),
-    ("vqueue_id", Ty::Text),
-    ("stage", Ty::Text),
-    ("status", Ty::Text),
-    ("has_lock", Ty::Bool),
-    ("next_at", Ty::Time),
-    ("sequence_number", Ty::U64),
-    ("entry_kind", Ty::Text),
-    ("created_at", Ty::Time),
-    ("transitioned_at", Ty::Time),
-    ("num_attempts", Ty::U32),
-    ("num_errors", Ty::U32),
-    ("num_pauses", Ty::U32),
-    ("num_suspensions", Ty::U32),
-    ("num_yields", Ty::U32),
-    ("first_attempt_at", Ty::Time),
-    ("latest_attempt_at", Ty::Time),
-    ("first_runnable_at", Ty::Time),
-    ("deployment", Ty::Text),
-    ("needed_memory", Ty::U64),
-    ("retry_attempts", Ty::U32),
-    ("retry_count_since_last_stored_command", Ty::U32),
-    (
-        "latest_attempt_blocked_on_invoker_concurrency",
-        Ty::Duration,
-    ),
-    ("latest_attempt_blocked_on_throttling_rules", Ty::Duration),
-    ("latest_attempt_blocked_on_invoker_throttling", Ty::Duration),
-    ("latest_attempt_blocked_on_invoker_memory", Ty::Duration),
-    ("latest_attempt_blocked_on_concurrency_rules", Ty::Duration),
-    ("latest_attempt_blocked_on_lock", Ty::Duration),
-    (
-        "latest_attempt_blocked_on_deployment_concurrency",
-        Ty::Duration,
-    ),
-    ("total_blocked_on_invoker_concurrency", Ty::Duration),
-    ("total_blocked_on_throttling_rules", Ty::Duration),
-    ("total_blocked_on_invoker_throttling", Ty::Duration),
-    ("total_blocked_on_invoker_memory", Ty::Duration),
-    ("total_blocked_on_concurrency_rules", Ty::Duration),
-    ("total_blocked_on_lock", Ty::Duration),
-    ("total_blocked_on_deployment_concurrency", Ty::Duration),
-];
-
-const SCHEDULER: &[(&str, Ty)] = &[
-    ("partition_key", Ty::U64),
-    ("id", Ty::Text),
-    ("num_inbox", Ty::U64),
-    ("status", Ty::Text),
-    ("head_entry_id", Ty::Text),
-    ("scheduled_at", Ty::Time),
-    ("blocked_on", Ty::Text),
-    ("blocked_on_json", Ty::Text),
-    ("invoker_concurrency_block_duration", Ty::Duration),
-    ("throttling_rules_block_duration", Ty::Duration),
-    ("invoker_throttling_block_duration", Ty::Duration),
-    ("invoker_memory_block_duration", Ty::Duration),
-    ("concurrency_rules_block_duration", Ty::Duration),
-    ("lock_block_duration", Ty::Duration),
-    ("deployment_concurrency_block_duration", Ty::Duration),
-];
-
-const LOCKS: &[(&str, Ty)] = &[
-    ("partition_key", Ty::U64),
-    ("scope", Ty::Text),
-    ("lock_name", Ty::Text),
-    ("acquired_at", Ty::Time),
-    ("acquired_by", Ty::Text),
-];
+fn scheduler_columns() -> Vec<Column<QueueState>> {
+    fn millis(since: Duration) -> u64 {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+    // What never holds a queue up here.
+    let zero = |name| Column::<QueueState>::new(name, Ty::Duration, |_| 0u64.into());
+    vec![
+        Column::new("partition_key", Ty::U64, |row| {
+            row.id.partition_key.0.into()
+        }),
+        Column::new("id", Ty::Text, |row| row.id.to_string().into()),
+        Column::new("num_inbox", Ty::U64, |row| row.waiting.into()),
+        Column::new("status", Ty::Text, |row| {
+            match row.blocked {
+                Some(_) => "blocked",
+                None => "ready",
+            }
+            .into()
+        }),
+        Column::new("head_entry_id", Ty::Text, |row| {
+            row.head.map(|id| id.to_string()).into()
+        }),
+        Column::null("scheduled_at", Ty::Time),
+        Column::new("blocked_on", Ty::Text, |row| {
+            let blocked = row.blocked.as_ref();
+            blocked.map(|_| "limit-key-concurrency").into()
+        }),
+        Column::new("blocked_on_json", Ty::Text, |row| blocked_json(row).into()),
+        zero("invoker_concurrency_block_duration"),
+        zero("throttling_rules_block_duration"),
+        zero("invoker_throttling_block_duration"),
+        zero("invoker_memory_block_duration"),
+        Column::new("concurrency_rules_block_duration", Ty::Duration, |row| {
+            let since = |blocked: &Blocked| millis(blocked.since);
+            row.blocked.as_ref().map_or(0, since).into()
+        }),
+        zero("lock_block_duration"),
+        zero("deployment_concurrency_block_duration"),
+    ]
+}

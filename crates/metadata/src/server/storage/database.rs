@@ -68,6 +68,11 @@ impl Database {
         &self.directory
     }
 
+    /// A number that RocksDB keeps; `None` once it is closed.
+    pub(crate) fn property(&self, name: &str) -> Option<u64> {
+        self.db().ok()?.property_int_value(name).ok().flatten()
+    }
+
     fn db(&self) -> io::Result<Arc<DB>> {
         self.open
             .read()

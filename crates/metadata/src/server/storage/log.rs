@@ -47,7 +47,8 @@ impl LogStore {
         Ok(())
     }
 
-    fn stored_vote(&self) -> io::Result<Option<Vote>> {
+    /// The vote, wherever there is one.
+    pub(crate) fn stored_vote(&self) -> io::Result<Option<Vote>> {
         self.database
             .message::<pb::Vote>(Key::Vote)?
             .map(|vote| vote_from(Some(&vote)).map_err(|error| self.database.corrupt(error)))
@@ -75,7 +76,22 @@ impl LogStore {
         Ok(entry)
     }
 
-    fn entries(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+    /// The last entry, or the last that was purged.
+    pub(crate) fn last(&self) -> io::Result<Option<LogId>> {
+        let (from, to) = Key::ENTRY_RANGE;
+        match self.database.last(&from, &to)? {
+            Some(row) => Ok(Some(self.entry(&row)?.log_id)),
+            None => self.stored_log_id(Key::Purged),
+        }
+    }
+
+    /// The last entry that is known to be committed.
+    pub(crate) fn committed(&self) -> io::Result<Option<LogId>> {
+        self.stored_log_id(Key::Committed)
+    }
+
+    /// Entries from `from` up to `to`, which is not among them.
+    pub(crate) fn entries(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         self.entries_up_to(from, to, usize::MAX)
     }
 
@@ -139,14 +155,9 @@ impl RaftLogStorage<RaftTypes> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<RaftTypes>, io::Error> {
         let last_purged_log_id = self.stored_log_id(Key::Purged)?;
-        let (from, to) = Key::ENTRY_RANGE;
-        let last_log_id = match self.database.last(&from, &to)? {
-            Some(row) => Some(self.entry(&row)?.log_id),
-            None => last_purged_log_id,
-        };
         Ok(LogState {
             last_purged_log_id,
-            last_log_id,
+            last_log_id: self.last()?,
         })
     }
 
@@ -168,7 +179,7 @@ impl RaftLogStorage<RaftTypes> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        self.stored_log_id(Key::Committed)
+        self.committed()
     }
 
     async fn append<I>(

@@ -16,10 +16,11 @@ mod state_machine;
 mod tests;
 
 pub(crate) use database::Database;
+pub(crate) use keys::Key;
 pub(crate) use log::LogStore;
 
-pub(crate) use state::SharedState;
-pub(crate) use state_machine::{StateMachine, check_image};
+pub(crate) use state::{Effects, SharedState, State};
+pub(crate) use state_machine::{StateMachine, check_image, write_whole};
 
 /// Where the identity of the directory is.
 pub(crate) const IDENTITY: keys::Key<'static> = keys::Key::Identity;

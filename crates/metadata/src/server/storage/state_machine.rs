@@ -87,6 +87,20 @@ fn document_value(stored: &Versioned) -> Vec<u8> {
     value
 }
 
+/// Puts a state in the place of the one that is stored.
+pub(crate) fn write_whole(batch: &mut WriteBatch, state: &State) {
+    for (from, to) in [Key::DOCUMENT_RANGE, Key::RECENT_RANGE] {
+        batch.delete_range(from.to_vec(), to.to_vec());
+    }
+    for (key, stored) in &state.documents {
+        batch.put(Key::Document(key).bytes(), document_value(stored));
+    }
+    for (version, id) in state.recent() {
+        batch.put(Key::Recent(*version).bytes(), id);
+    }
+    batch.put(Key::Applied.bytes(), applied_record(state).encode_to_vec());
+}
+
 fn write_effects(batch: &mut WriteBatch, effects: Effects) {
     for key in &effects.deletes {
         batch.delete(Key::Document(key).bytes());
@@ -170,16 +184,7 @@ impl RaftStateMachine<RaftTypes> for StateMachine {
             parts.last_delete,
         );
         let mut batch = WriteBatch::default();
-        for (from, to) in [Key::DOCUMENT_RANGE, Key::RECENT_RANGE] {
-            batch.delete_range(from.to_vec(), to.to_vec());
-        }
-        for (key, stored) in &state.documents {
-            batch.put(Key::Document(key).bytes(), document_value(stored));
-        }
-        for (version, id) in state.recent() {
-            batch.put(Key::Recent(*version).bytes(), id);
-        }
-        batch.put(Key::Applied.bytes(), applied_record(&state).encode_to_vec());
+        write_whole(&mut batch, &state);
         batch.put(
             Key::Snapshot.bytes(),
             snapshot_record(meta, image).encode_to_vec(),

@@ -1,0 +1,57 @@
+//! What is asked of a node to look into it.
+
+use abide_rpc::proto::cluster::{ClusterStatus, DescribeCluster};
+use abide_rpc::proto::observe::observe_client::ObserveClient;
+use abide_rpc::proto::observe::{LogFilterReply, LogFilterRequest, SqlQuery};
+
+use crate::client::Node;
+use crate::failure::Failure;
+
+/// Bytes of rows that are taken; more is for the admin API, which streams.
+const ROWS_BYTES_MAX: usize = 256 << 20;
+
+impl Node {
+    /// The status with what every node does at the moment.
+    pub(crate) async fn describe_with_load(&self) -> Result<ClusterStatus, Failure> {
+        let answer = self
+            .cluster()
+            .describe(DescribeCluster { with_load: true })
+            .await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// `{"rows":[...]}`.
+    pub(crate) async fn query(&self, query: String) -> Result<Vec<u8>, Failure> {
+        let mut client = ObserveClient::new(self.channel());
+        let answer = client.query(SqlQuery { query }).await;
+        let mut pieces = answer.map_err(|status| self.failure(&status))?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces
+            .message()
+            .await
+            .map_err(|status| self.failure(&status))?
+        {
+            bytes.extend_from_slice(&piece.json);
+            if ROWS_BYTES_MAX < bytes.len() {
+                let detail = format!(
+                    "more than {} MiB of rows; `limit` them",
+                    ROWS_BYTES_MAX >> 20
+                );
+                return Err(self.refused(detail));
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) async fn log_filter(
+        &self,
+        request: LogFilterRequest,
+    ) -> Result<LogFilterReply, Failure> {
+        let answer = ObserveClient::new(self.channel()).log_filter(request).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
+    }
+}
