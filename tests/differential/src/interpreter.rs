@@ -506,6 +506,10 @@ impl<'a, O: Ops<'a>> Interpreter<'a, O> {
         match finale {
             Finale::Answer => {}
             Finale::AnnounceAndWait(never) => {
+                // A run's work starts when its command is sent, which may be before the engine has
+                // the commands ahead of it; its result comes back only after those are durable. A
+                // kill on the announcement would otherwise overtake the last state.
+                self.run(&format!("{label} before"), 0, 0).await?;
                 let waits = Note::Waits(label.to_owned(), self.ops.id().to_owned());
                 self.note(label, waits).await?;
                 self.never(*never, label).await?;
