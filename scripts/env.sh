@@ -15,6 +15,8 @@ fi
 if [[ -n "${CI:-}" ]] && mkdir -p "$abide_cache" 2>/dev/null && [[ -w $abide_cache ]]; then
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$abide_cache/target}"
     export CCACHE_DIR="${CCACHE_DIR:-$abide_cache/ccache}"
+    # Nothing is built twice there.
+    export CARGO_INCREMENTAL=0
 fi
 
 # Where cargo puts what it builds, for scripts that run it.
