@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    BackoffConfig, ClientOptions, Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode,
+    BackoffConfig, ClientConfigKey, Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode,
     PutOptions, RetryConfig, UpdateVersion, WriteMultipart,
 };
 use tokio::io::AsyncReadExt as _;
@@ -441,25 +441,29 @@ fn bucket_of(
         max_retries: settings.retry.max_attempts,
         ..RetryConfig::default()
     };
-    let client = ClientOptions::new().with_timeout(REQUEST_WITHIN);
+    // As one option among those of the environment, such as whether TLS can be done without.
+    let (key, within) = (
+        ClientConfigKey::Timeout,
+        format!("{}s", REQUEST_WITHIN.as_secs()),
+    );
     Ok(match scheme {
         "gs" => Arc::new(
             GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(bucket)
                 .with_retry(retry)
-                .with_client_options(client)
+                .with_config(GoogleConfigKey::Client(key), within)
                 .build()?,
         ),
         "az" => Arc::new(
             MicrosoftAzureBuilder::from_env()
                 .with_container_name(bucket)
                 .with_retry(retry)
-                .with_client_options(client)
+                .with_config(AzureConfigKey::Client(key), within)
                 .build()?,
         ),
         _ => {
             let mut builder = AmazonS3Builder::from_env()
-                .with_client_options(client)
+                .with_config(AmazonS3ConfigKey::Client(key), within)
                 .with_bucket_name(bucket)
                 .with_retry(retry);
             if settings.aws_allow_http {
