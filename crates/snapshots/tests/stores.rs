@@ -75,7 +75,12 @@ async fn s3() {
 async fn azure() {
     let server = Server::start("azure");
     let done = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "azure_by_environment", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "azure_by_environment",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("AZURE_STORAGE_USE_EMULATOR", "true")
         .env("AZURITE_BLOB_STORAGE_URL", &server.url)
         .output()

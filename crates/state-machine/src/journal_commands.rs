@@ -6,7 +6,9 @@ use abide_service_protocol::{
     AttachTarget, Call, Command, Notification, NotificationId, NotificationResult, OneWayCall,
     Outcome, RawEntry, SignalId, SignalResult,
 };
-use abide_types::{HandlerKind, InvocationId, InvocationTarget, ServiceKind, parse_limit_key};
+use abide_types::{
+    HandlerKind, InvocationId, InvocationTarget, ServiceKind, Timestamp, parse_limit_key,
+};
 use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
@@ -184,8 +186,14 @@ impl Transaction<'_> {
                 self.arm_timer(timer, invocation);
                 Ok(())
             }
-            Command::Call(call) => self.call(id, invocation, index, call, callee),
-            Command::OneWayCall(call) => self.one_way_call(id, invocation, index, call, callee),
+            Command::Call(call) => match callee {
+                Some(callee) => self.call(id, invocation, index, call.into(), callee),
+                None => Ok(()),
+            },
+            Command::OneWayCall(call) => match callee {
+                Some(callee) => self.call(id, invocation, index, call.into(), callee),
+                None => Ok(()),
+            },
             Command::SendSignal {
                 target,
                 signal,
@@ -303,88 +311,49 @@ impl Transaction<'_> {
         )
     }
 
+    /// Sends an invocation on its way, and tells the caller its id.
     fn call(
         &mut self,
         id: &InvocationId,
         invocation: &mut Invocation,
         index: u32,
-        call: Call,
-        callee: Option<proto::Callee>,
+        request: Request,
+        callee: proto::Callee,
     ) -> Result<(), StoreError> {
-        let Some(callee) = callee else {
-            return Ok(());
-        };
-        let flow = flow(call.scope, call.limit_key);
+        let flow = flow(request.scope, request.limit_key);
         let callee_id = callee_id(
             id,
             invocation,
             index,
             &callee,
             flow.as_deref(),
-            call.idempotency_key.as_deref(),
+            request.idempotency_key.as_deref(),
         );
         self.notify(
             id,
             invocation,
-            Notification::call_invocation_id(call.invocation_id_completion, &callee_id),
+            Notification::call_invocation_id(request.invocation_id_completion, &callee_id),
         )?;
+        let (execute_at, sink, trace) = match request.reply {
+            Reply::Under(completion) => {
+                let sink = sink(id, invocation, completion, SinkKind::Call);
+                (0, Some(sink), self.trace_of_call(invocation))
+            }
+            Reply::None { at } => (at.0, None, self.trace_of_send(invocation, &callee_id)),
+        };
         let invoke = proto::Invoke {
             id: Bytes::copy_from_slice(&callee_id.to_bytes()),
             target: callee.target,
-            input: RawEntry::input(call.headers, call.parameter).payload,
-            idempotency_key: call.idempotency_key,
-            execute_at: 0,
+            input: RawEntry::input(request.headers, request.parameter).payload,
+            idempotency_key: request.idempotency_key,
+            execute_at,
             completion_retention_ms: callee.completion_retention_ms,
             journal_retention_ms: callee.journal_retention_ms,
-            sink: Some(sink(id, invocation, call.completion, SinkKind::Call)),
+            sink,
             invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
             invoked_by_target: invocation.target.clone().map(Box::new),
             flow,
-            trace: self.trace_of_call(invocation),
-            ..Default::default()
-        };
-        self.send(&callee_id, proto::message::Kind::Invoke(invoke));
-        Ok(())
-    }
-
-    fn one_way_call(
-        &mut self,
-        id: &InvocationId,
-        invocation: &mut Invocation,
-        index: u32,
-        call: OneWayCall,
-        callee: Option<proto::Callee>,
-    ) -> Result<(), StoreError> {
-        let Some(callee) = callee else {
-            return Ok(());
-        };
-        let flow = flow(call.scope, call.limit_key);
-        let callee_id = callee_id(
-            id,
-            invocation,
-            index,
-            &callee,
-            flow.as_deref(),
-            call.idempotency_key.as_deref(),
-        );
-        self.notify(
-            id,
-            invocation,
-            Notification::call_invocation_id(call.invocation_id_completion, &callee_id),
-        )?;
-        let invoke = proto::Invoke {
-            id: Bytes::copy_from_slice(&callee_id.to_bytes()),
-            target: callee.target,
-            input: RawEntry::input(call.headers, call.parameter).payload,
-            idempotency_key: call.idempotency_key,
-            execute_at: call.invoke_at.0,
-            completion_retention_ms: callee.completion_retention_ms,
-            journal_retention_ms: callee.journal_retention_ms,
-            sink: None,
-            invoked_by: Bytes::copy_from_slice(&id.to_bytes()),
-            invoked_by_target: invocation.target.clone().map(Box::new),
-            flow,
-            trace: self.trace_of_send(invocation, &callee_id),
+            trace,
             ..Default::default()
         };
         self.send(&callee_id, proto::message::Kind::Invoke(invoke));
@@ -450,6 +419,53 @@ fn object(invocation: &Invocation) -> Option<Object> {
         service: keys::service_in(invocation.flow.as_deref(), &target.service).into_owned(),
         key: target.key.clone()?,
     })
+}
+
+/// What calls and one-way calls have in common.
+struct Request {
+    parameter: Bytes,
+    headers: Vec<(String, String)>,
+    idempotency_key: Option<String>,
+    scope: Option<String>,
+    limit_key: Option<String>,
+    invocation_id_completion: u32,
+    reply: Reply,
+}
+
+/// Whether anybody waits for the callee.
+enum Reply {
+    /// The caller, under this completion id.
+    Under(u32),
+    /// Nobody; it runs from then on.
+    None { at: Timestamp },
+}
+
+impl From<Call> for Request {
+    fn from(call: Call) -> Self {
+        Self {
+            parameter: call.parameter,
+            headers: call.headers,
+            idempotency_key: call.idempotency_key,
+            scope: call.scope,
+            limit_key: call.limit_key,
+            invocation_id_completion: call.invocation_id_completion,
+            reply: Reply::Under(call.completion),
+        }
+    }
+}
+
+impl From<OneWayCall> for Request {
+    fn from(call: OneWayCall) -> Self {
+        Self {
+            parameter: call.parameter,
+            headers: call.headers,
+            idempotency_key: call.idempotency_key,
+            scope: call.scope,
+            limit_key: call.limit_key,
+            invocation_id_completion: call.invocation_id_completion,
+            reply: Reply::None { at: call.invoke_at },
+        }
+    }
 }
 
 fn sink(id: &InvocationId, invocation: &Invocation, completion_id: u32, kind: SinkKind) -> Sink {
