@@ -158,7 +158,7 @@ pub(crate) enum Command {
     /// Show partitions, and say who leads and who keeps them.
     #[command(subcommand)]
     Partitions(Partitions),
-    /// Show the logs of partitions, and begin new segments.
+    /// Show the logs of partitions, look into them, trim them, and begin new segments.
     #[command(subcommand)]
     Logs(Logs),
     /// Show and change how the cluster replicates.
@@ -199,17 +199,8 @@ pub(crate) enum Nodes {
         /// Go on where the cluster then has fewer copies than a write takes.
         #[arg(long)]
         force: bool,
-        /// Follow it until nothing is left on them.
-        #[arg(long)]
-        wait: bool,
-        /// How long to follow it, in seconds.
-        #[arg(
-            long,
-            value_name = "SECONDS",
-            default_value_t = 3600,
-            requires = "wait"
-        )]
-        wait_timeout: u64,
+        #[command(flatten)]
+        following: Following,
     },
     /// Give draining nodes work again.
     #[command(alias = "activate")]
@@ -225,6 +216,34 @@ pub(crate) enum Nodes {
         #[arg(long)]
         force: bool,
     },
+    /// Say what is done here instead.
+    #[command(hide = true)]
+    SetWorkerState(Elsewhere),
+    /// Say what is done here instead.
+    #[command(hide = true)]
+    SetStorageState(Elsewhere),
+}
+
+/// Whether a command ends when what it asked for is done.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Following {
+    /// Follow it until it is done, and say what it waits for.
+    #[arg(long)]
+    wait: bool,
+    /// Follow it for so long at most, 3600 unless given; what is not done by then makes the exit code 1. With it, `--wait` need not be said.
+    #[arg(long, visible_alias = "timeout", value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
+}
+
+impl Following {
+    /// For how long, if at all.
+    pub(crate) fn limit(self) -> Option<Duration> {
+        match (self.wait, self.wait_timeout) {
+            (_, Some(seconds)) => Some(Duration::from_secs(seconds)),
+            (true, None) => Some(Duration::from_secs(3600)),
+            (false, None) => None,
+        }
+    }
 }
 
 /// Which nodes a command is about.
@@ -442,6 +461,35 @@ pub(crate) enum Logs {
         #[command(flatten)]
         which: SomePartitions,
     },
+    /// Forget records that snapshots show or that every replica has in its state on disk.
+    Trim {
+        #[command(flatten)]
+        which: SomePartitions,
+        /// The last record to go; as far as nobody can miss them if not given.
+        #[arg(short = 't', long, visible_alias = "trim-point", value_name = "LSN", value_parser = clap::value_parser!(u64).range(1..))]
+        to: Option<u64>,
+        /// Also what no snapshot shows and not every replica has on disk: says who alone has it then.
+        #[arg(long, requires = "to")]
+        force: bool,
+    },
+    /// Print the committed records of a log, without what users sent.
+    Dump(Dump),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// The partition whose log it is.
+    #[arg(value_name = "PARTITION")]
+    pub(crate) partition: u16,
+    /// The first record; the first that there is if not given.
+    #[arg(long, value_name = "LSN", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from: Option<u64>,
+    /// The last record; the last that is committed if not given.
+    #[arg(long, value_name = "LSN", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) to: Option<u64>,
+    /// How many records at most.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -473,17 +521,8 @@ pub(crate) struct SetConfig {
     /// Check, show the difference, and change nothing.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Follow it until the cluster is so.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long to follow it, in seconds.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 3600,
-        requires = "wait"
-    )]
-    pub(crate) wait_timeout: u64,
+    #[command(flatten)]
+    pub(crate) following: Following,
 }
 
 #[derive(Debug, Subcommand)]
@@ -586,6 +625,16 @@ pub(crate) enum Snapshots {
         #[arg(long)]
         trim_log: bool,
     },
+    /// Say how a replica gets its state from a snapshot: by itself.
+    Restore(Elsewhere),
+}
+
+/// Of a command that others have and that is done in another way here: whatever it was given.
+#[derive(Debug, Args)]
+pub(crate) struct Elsewhere {
+    /// Is not read.
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -609,6 +658,15 @@ pub(crate) enum Backup {
         /// The newest if none is given.
         #[arg(value_name = "BACKUP")]
         id: Option<String>,
+        /// Where it is.
+        #[arg(long, value_name = "URL")]
+        at: String,
+    },
+    /// Delete a backup, and the files that no other one needs.
+    Delete {
+        /// Its id, as `backup list` shows it.
+        #[arg(value_name = "BACKUP")]
+        id: String,
         /// Where it is.
         #[arg(long, value_name = "URL")]
         at: String,
@@ -645,4 +703,42 @@ pub(crate) struct Provision {
     /// Leave a cluster that is formed already as it is, and succeed.
     #[arg(long)]
     pub(crate) if_needed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The page of all commands.
+    const PAGE: &str = include_str!("../../../docs/abidectl.md");
+
+    /// Full names of the commands that do something, without those that are hidden.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let visible = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+        for sub in visible {
+            let path = format!("{path}{}", sub.get_name());
+            match sub.has_subcommands() {
+                true => leaves(sub, &format!("{path} "), found),
+                false => found.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_is_on_the_page() {
+        Cli::command().debug_assert();
+        let mut commands = Vec::new();
+        leaves(&Cli::command(), "", &mut commands);
+        assert!(commands.len() > 30, "{commands:?}");
+        for command in commands {
+            let alone = format!("`{command}`");
+            let with_arguments = format!("`{command} ");
+            assert!(
+                PAGE.contains(&alone) || PAGE.contains(&with_arguments),
+                "docs/abidectl.md does not have {command}"
+            );
+        }
+    }
 }

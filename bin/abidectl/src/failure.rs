@@ -58,6 +58,12 @@ pub(crate) enum Failure {
     NothingLeft { what: String },
     #[error("not yet: {what}")]
     NotYet { what: String },
+    /// It is done in another way here.
+    #[error("{why}")]
+    Elsewhere {
+        why: &'static str,
+        instead: &'static str,
+    },
     #[error("nothing was changed: it was not confirmed")]
     NotConfirmed,
     #[error("cannot write the answer: {0}")]
@@ -123,6 +129,7 @@ impl Failure {
             Self::Patch { key, .. } => Some(format!("`abidectl metadata get {key}` shows the document")),
             Self::NoChange { hint } => Some((*hint).to_owned()),
             Self::StillGoingOn { .. } => Some("it goes on by itself; the same command follows it again".to_owned()),
+            Self::Elsewhere { instead, .. } => Some((*instead).to_owned()),
             Self::NotConfirmed => Some("`--yes` confirms without a question".to_owned()),
             Self::Refused { .. } | Self::Output(_) | Self::Input(_) | Self::NotWell { .. } => None,
         }
@@ -134,6 +141,7 @@ impl Failure {
             | Self::InvocationId { .. }
             | Self::NotJson { .. }
             | Self::NoChange { .. }
+            | Self::Elsewhere { .. }
             | Self::Operation { misused: true, .. } => 2,
             Self::Unreachable { .. }
             | Self::NotJoined { .. }

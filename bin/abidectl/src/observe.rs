@@ -2,13 +2,16 @@
 
 use abide_rpc::proto::cluster::{ClusterStatus, DescribeCluster};
 use abide_rpc::proto::observe::observe_client::ObserveClient;
-use abide_rpc::proto::observe::{LogFilterReply, LogFilterRequest, SqlQuery};
+use abide_rpc::proto::observe::{LogFilterReply, LogFilterRequest, LogPage, ReadLog, SqlQuery};
 
 use crate::client::Node;
 use crate::failure::Failure;
 
 /// Bytes of rows that are taken; more is for the admin API, which streams.
 const ROWS_BYTES_MAX: usize = 256 << 20;
+
+/// Largest page of a log that is taken: far more than nodes send.
+const PAGE_BYTES_MAX: usize = 64 << 20;
 
 impl Node {
     /// The status with what every node does at the moment.
@@ -43,6 +46,13 @@ impl Node {
             }
         }
         Ok(bytes)
+    }
+
+    /// A page of a log's records; the node's refusal as it came.
+    pub(crate) async fn log_page(&self, request: ReadLog) -> Result<LogPage, tonic::Status> {
+        let mut client =
+            ObserveClient::new(self.channel()).max_decoding_message_size(PAGE_BYTES_MAX);
+        client.log(request).await.map(tonic::Response::into_inner)
     }
 
     pub(crate) async fn log_filter(

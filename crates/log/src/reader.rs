@@ -196,6 +196,47 @@ impl LogReader {
         }
     }
 
+    /// A page of the committed records of `chain` from `from` on, about `bytes_max`; empty at the end of the log. Waits
+    /// for nothing: for looking into a log.
+    ///
+    /// # Errors
+    /// The log does not begin before `from`, or nobody in reach has the record.
+    pub async fn read_page(
+        client: &Arc<LogClient>,
+        partition: PartitionId,
+        chain: &LogChain,
+        from: Lsn,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        let Some(segment) = chain.segment_at(from) else {
+            let first = chain.first_lsn();
+            // Nobody has written to a log without segments.
+            return match chain.segments().is_empty() || first <= from {
+                true => Ok(Vec::new()),
+                false => Err(ReadError::Trimmed { partition, first }),
+            };
+        };
+        let sources = order(client, segment, from);
+        let fetch = Self::fetch_from(
+            client,
+            partition,
+            segment,
+            from,
+            bytes_max,
+            &sources,
+            Duration::ZERO,
+        );
+        match fetch.await {
+            Fetched::Records(records) => Ok(records),
+            Fetched::Nothing if segment.end().is_none() => Ok(Vec::new()),
+            Fetched::Trimmed(first) => Err(ReadError::Trimmed { partition, first }),
+            Fetched::Nothing | Fetched::Failed => Err(ReadError::Unreachable {
+                partition,
+                lsn: from,
+            }),
+        }
+    }
+
     /// Records of the own open segment for a replica that fell behind (see
     /// [`crate::Sequencer::poll_reads`]); the position that was asked for may be trimmed.
     pub async fn read_own(

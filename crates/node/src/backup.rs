@@ -16,8 +16,8 @@ use abide_rpc::proto::partition::{
 };
 use abide_rpc::proto::snapshots::{Backup, BackupProgress, backup_progress::Step};
 use abide_snapshots::{
-    BackedUpDocument, BackedUpPartition, BackupManifest, Backups, ClusterId, RepositoryError,
-    Retained,
+    BackedUpDocument, BackedUpPartition, BackupManifest, Backups, ClusterId, MADE_WITHIN,
+    RepositoryError, Retained,
 };
 use abide_types::{PartitionId, Timestamp};
 use futures::future::join_all;
@@ -53,6 +53,8 @@ pub(crate) enum BackupError {
     Document { key: String, reason: String },
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error("it was not made within {0:?}")]
+    TimedOut(Duration),
     #[error("nobody waits for it any more")]
     Abandoned,
 }
@@ -79,9 +81,28 @@ pub(crate) async fn back_up(
     progress: &Progress,
 ) -> Result<BackupManifest, BackupError> {
     let backups = Backups::at(archive.destination(url)?);
+    let id = ulid::Ulid::generate().to_string();
+    let now = Timestamp::from_system(SystemTime::now());
+    backups.begin(&id, now.0).await?;
+    let making: Attempt<'_> = Box::pin(attempts(member, router, &backups, (&id, url), progress));
+    let made = tokio::time::timeout(MADE_WITHIN, making).await;
+    if let Err(error) = backups.end(&id).await {
+        tracing::warn!(id, %error, "the mark of a backup stays; for a while none can be deleted there");
+    }
+    made.unwrap_or(Err(BackupError::TimedOut(MADE_WITHIN)))
+}
+
+async fn attempts(
+    member: &Member,
+    router: &Router,
+    backups: &Backups,
+    (id, url): (&str, &str),
+    progress: &Progress,
+) -> Result<BackupManifest, BackupError> {
     let mut attempt = 1;
     loop {
-        let outcome: Attempt<'_> = Box::pin(one_attempt(member, router, &backups, url, progress));
+        let outcome: Attempt<'_> =
+            Box::pin(one_attempt(member, router, backups, (id, url), progress));
         match outcome.await {
             Err(error @ BackupError::Partition { .. }) if attempt < ATTEMPTS_MAX => {
                 tracing::warn!(%error, attempt, "the backup begins again");
@@ -98,12 +119,12 @@ async fn one_attempt(
     member: &Member,
     router: &Router,
     backups: &Backups,
-    url: &str,
+    (id, url): (&str, &str),
     progress: &Progress,
 ) -> Result<BackupManifest, BackupError> {
     let view = member.metadata.view();
     let cluster = view.cluster.as_ref().ok_or(BackupError::NoCluster)?;
-    let id = ClusterId::new(&cluster.name, cluster.fingerprint);
+    let cluster_id = ClusterId::new(&cluster.name, cluster.fingerprint);
     let partitions: Vec<_> = (0..cluster.partitions).map(PartitionId).collect();
     let hold: u64 = rand::random();
     let begun = Instant::now();
@@ -132,8 +153,8 @@ async fn one_attempt(
     let snapshots = stored(router, cuts, progress).await?;
     let manifest = BackupManifest {
         format: 1,
-        id: ulid::Ulid::generate().to_string(),
-        cluster: id,
+        id: id.to_owned(),
+        cluster: cluster_id,
         partitions: cluster.partitions,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         created_at: created_at.0,

@@ -142,6 +142,7 @@ pub const FAMILIES: &[Family] = &[
     gauge("abide_partition_durable_lsn_lag", &["partition"], "Applied records that a restart of this node would have to apply again.").when(WORKER),
     gauge("restate_partition_time_since_last_status_update_seconds", &["partition"], "Since the replica last said how it fares; rises when its task hangs.").when(WORKER),
     gauge("restate_partition_snapshot_age_seconds", &["partition"], "How old the newest snapshot of a partition is that this node leads; 0 where there is none.").when(WORKER),
+    gauge("abide_partition_snapshot_overdue_seconds", &["partition"], "For how long a snapshot has been due of a partition that this node leads, by `snapshot-interval` and `snapshot-interval-num-records`; 0 while none is.").when(WORKER),
     counter("abide_partition_snapshots_total", &[], "Snapshots that this node has stored.").when(SNAPSHOTS),
     counter("abide_partition_snapshot_failures_total", &[], "Snapshots that were not taken, and looks at the repository that failed.").when(SNAPSHOTS),
     counter("abide_partition_snapshot_sent_bytes_total", &[], "Bytes that were sent for snapshots: those of files that were not there yet.").when(SNAPSHOTS),

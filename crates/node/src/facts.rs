@@ -9,6 +9,7 @@ use abide_admin::MetricsText;
 use abide_config::Config;
 use abide_controller::Controller;
 use abide_invoker::Invoker;
+use abide_log::LogClient;
 use abide_log_server::LogServer;
 use abide_metadata::{Joined, Metadata, MetadataServer};
 use abide_partition_store::PartitionStores;
@@ -105,6 +106,8 @@ pub(crate) struct Member {
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) controller: Controller,
     pub(crate) log_server: Option<Arc<LogServer>>,
+    /// The way to all log servers.
+    pub(crate) log: Arc<LogClient>,
     /// Not kept open by who looks at them.
     pub(crate) stores: Option<Weak<PartitionStores>>,
     pub(crate) processors: OnceLock<Arc<Processors>>,

@@ -17,6 +17,7 @@ mod health;
 mod listeners;
 mod load;
 mod log_filter;
+mod log_pages;
 mod measures;
 mod membership;
 mod node;

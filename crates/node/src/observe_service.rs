@@ -1,4 +1,4 @@
-//! The gRPC service with which `abidectl` looks into a node: SQL, and what nodes log.
+//! The gRPC service with which `abidectl` looks into a node: SQL, what nodes log, and the records of partitions.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use abide_admin::{Sql as _, SqlError, SqlFormat};
 use abide_rpc::proto::cluster::{LogFilterChange, LogFilterState};
 use abide_rpc::proto::observe::observe_server::Observe;
 use abide_rpc::proto::observe::{
-    LogFilterReply, LogFilterRequest, NodeLogFilter, SqlPiece, SqlQuery,
+    LogFilterReply, LogFilterRequest, LogPage, NodeLogFilter, ReadLog, SqlPiece, SqlQuery,
 };
 use abide_types::NodeId;
 use futures::{Stream, StreamExt as _};
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::cluster_handler;
 use crate::cluster_service::member;
 use crate::facts::Facts;
+use crate::log_pages;
 
 /// Answers itself, and passes on what is for other nodes.
 pub(crate) struct ObserveService {
@@ -80,6 +81,12 @@ impl Observe for ObserveService {
         Ok(Response::new(LogFilterReply {
             nodes: nodes.collect(),
         }))
+    }
+
+    async fn log(&self, request: Request<ReadLog>) -> Result<Response<LogPage>, Status> {
+        let member = member(&self.facts)?;
+        let page = log_pages::read(member, request.get_ref()).await?;
+        Ok(Response::new(page))
     }
 }
 

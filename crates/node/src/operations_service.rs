@@ -6,7 +6,7 @@ use abide_rpc::proto::operations::operations_server::Operations;
 use abide_rpc::proto::operations::{
     ChangeNode, ChangeNodeReply, ChangeRules, ChangeRulesReply, ClusterConfig, GetConfig,
     GetHoldings, GetRules, Holdings, PutDocument, PutDocumentReply, Reassign, ReassignReply,
-    RulesReply, SetConfig, SetConfigReply,
+    RulesReply, SetConfig, SetConfigReply, TrimPartition, TrimReply,
 };
 use tonic::{Request, Response, Status};
 
@@ -41,7 +41,8 @@ impl Operations for OperationsService {
     ) -> Result<Response<Holdings>, Status> {
         let member = cluster_service::member(&self.facts)?;
         let picture = Picture::take(&self.facts, member).await;
-        let holdings = operations::holdings(&picture, &request.into_inner().node)?;
+        let answers = ask_all(member).await;
+        let holdings = operations::holdings(&picture, &answers, &request.into_inner().node)?;
         Ok(Response::new(holdings))
     }
 
@@ -73,6 +74,22 @@ impl Operations for OperationsService {
         let request = request.into_inner();
         tracing::info!(?request, "an operator reassigns partitions");
         let reply = operations::reassign(&picture, &member.metadata, &answers, request).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn trim_log(
+        &self,
+        request: Request<TrimPartition>,
+    ) -> Result<Response<TrimReply>, Status> {
+        let member = cluster_service::member(&self.facts)?;
+        let picture = Picture::take(&self.facts, member).await;
+        let processors =
+            (member.processors.get()).ok_or_else(|| Status::unavailable("the node is starting"))?;
+        let request = request.into_inner();
+        if !request.dry_run {
+            tracing::info!(?request, "an operator trims a log");
+        }
+        let reply = operations::trim(&picture, &processors.router(), &request).await?;
         Ok(Response::new(reply))
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn find(cluster: &ClusterStatus) -> Vec<Problem> {
     replicas(cluster, &mut found);
     nodes(cluster, &mut found);
     disks(cluster, &mut found);
+    snapshots(cluster, &mut found);
     versions(cluster, &mut found);
     found.0.sort_by_key(|(severity, _)| *severity);
     found.0.into_iter().map(|(_, problem)| problem).collect()
@@ -489,6 +490,62 @@ fn disks(cluster: &ClusterStatus, found: &mut Found) {
             );
         }
     }
+}
+
+/// Logs are not trimmed, and replicas that lost their state take long, where snapshots do not come.
+fn snapshots(cluster: &ClusterStatus, found: &mut Found) {
+    let (mut late, mut reasons) = (Vec::new(), BTreeSet::new());
+    let (mut oldest, mut overdue) = (None, 0);
+    for entry in &cluster.partitions {
+        let leader = (cluster.nodes.iter())
+            .find(|node| node.node == entry.leader && answers(node))
+            .and_then(|leader| replica(leader, entry.partition));
+        let Some(state) = leader.and_then(|leader| leader.snapshots.as_ref()) else {
+            continue;
+        };
+        if state.overdue_ms <= state.overdue_ms_max {
+            continue;
+        }
+        late.push(entry.partition);
+        oldest = oldest.max(state.age_ms);
+        overdue = overdue.max(state.overdue_ms);
+        if !state.problem.is_empty() {
+            reasons.insert(state.problem.as_str());
+        }
+    }
+    if late.is_empty() {
+        return;
+    }
+    let age = match oldest {
+        Some(age) => format!("the newest one is {} old", minutes(age)),
+        None => "there is none, or it is not known".to_owned(),
+    };
+    // They fail for one reason as a rule.
+    let reason = reasons.first().map(|reason| format!(": {reason}"));
+    found.add(
+        Severity::Warning,
+        "snapshots-overdue",
+        partition_subjects(&late),
+        format!(
+            "a snapshot of {} has been due for {}; {age}{}",
+            these(&late),
+            minutes(overdue),
+            reason.unwrap_or_default()
+        ),
+        "see to the store of `worker.snapshots.destination`: `abidectl snapshots list` says what is wrong with each partition, `abidectl snapshots create` tries again now",
+    );
+}
+
+/// `40 seconds`, `3 minutes`, `2 hours`.
+fn minutes(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        _ => (seconds / 3600, "hour"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }
 
 fn versions(cluster: &ClusterStatus, found: &mut Found) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use abide_controller::ReplicaReport;
 use abide_log::{LocalLog, LogChain};
 use abide_metadata::{View, keys};
-use abide_processor::{PartitionRole, PartitionStatus, Processors};
-use abide_rpc::proto::cluster::ReplicaStatus;
+use abide_processor::{PartitionRole, PartitionStatus, Processors, SnapshotHealth};
+use abide_rpc::proto::cluster::{ReplicaStatus, SnapshotState};
 use abide_types::{Lsn, PartitionId, Role};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -146,8 +146,19 @@ fn row(partition: PartitionId, status: PartitionStatus, committed: Option<Lsn>) 
         applied: status.applied.0,
         durable: status.durable.0,
         archived: status.archived.0,
+        snapshots: status.snapshots.map(snapshots),
         tail: tail.0,
         problem: status.stopped.unwrap_or_default(),
+    }
+}
+
+fn snapshots(health: SnapshotHealth) -> SnapshotState {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    SnapshotState {
+        age_ms: health.age.map(millis),
+        overdue_ms: millis(health.overdue),
+        overdue_ms_max: millis(health.overdue_max),
+        problem: health.problem.unwrap_or_default(),
     }
 }
 
@@ -164,6 +175,7 @@ mod tests {
             applied: Lsn(applied),
             durable: Lsn::ZERO,
             archived: Lsn::ZERO,
+            snapshots: None,
             tail: Lsn(tail),
             invoked: 0,
             stopped: None,

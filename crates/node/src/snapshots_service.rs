@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use abide_metadata::{ClusterDocument, Document as _, Versioned, keys};
 use abide_processor::{Archive, Origin, Processors, Router};
@@ -12,13 +12,13 @@ use abide_rpc::proto::partition::{
 };
 use abide_rpc::proto::snapshots::snapshots_server::Snapshots;
 use abide_rpc::proto::snapshots::{
-    Backup, BackupProgress, CreateBackupRequest, CreateSnapshots, Document, ListBackupsReply,
-    ListBackupsRequest, ListSnapshots, ListSnapshotsReply, PartitionSnapshots, PlanRestoreReply,
-    PlanRestoreRequest, Snapshot, SnapshotOutcome, VerifyBackupRequest, backup_progress::Step,
-    snapshot_outcome::Outcome,
+    Backup, BackupProgress, CreateBackupRequest, CreateSnapshots, DeleteBackupRequest, Document,
+    ListBackupsReply, ListBackupsRequest, ListSnapshots, ListSnapshotsReply, PartitionSnapshots,
+    PlanRestoreReply, PlanRestoreRequest, Snapshot, SnapshotOutcome, VerifyBackupRequest,
+    backup_progress::Step, snapshot_outcome::Outcome,
 };
-use abide_snapshots::{BackupManifest, Backups, RepositoryError, Retained};
-use abide_types::PartitionId;
+use abide_snapshots::{BackupManifest, Backups, DELETED_WITHIN, RepositoryError, Retained};
+use abide_types::{PartitionId, Timestamp};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,6 +34,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a leader may be busy with another snapshot before one that was asked for begins.
 const BEGUN_WITHIN: Duration = Duration::from_secs(10 * 60);
+/// What is said before a backup goes from which the cluster was made that is asked.
+const BORN_OF_IT: &str = "this cluster was made from it: a replica that loses its state before there is a snapshot, with no other replica in reach, could not be filled any more";
 /// Steps that wait for a tool to take them.
 const STEPS_MAX: usize = 16;
 
@@ -92,6 +94,22 @@ impl SnapshotsService {
         Ok(Backups::at(destination))
     }
 
+    /// Whether this cluster was made from a backup: a replica that has lost its state may want it.
+    fn is_made_from(&self, manifest: &BackupManifest) -> bool {
+        let Some(member) = self.facts.member.get() else {
+            return false;
+        };
+        let view = member.metadata.view();
+        manifest.snapshots.iter().any(|found| {
+            let stored = view.raw(&keys::origin(PartitionId(found.partition)));
+            let origin = stored.and_then(|stored| {
+                // One that is not understood was reported where it is needed.
+                serde_json::from_slice::<Origin>(&stored.value).ok()
+            });
+            origin.is_some_and(|origin| origin.snapshot.id == found.snapshot.id)
+        })
+    }
+
     async fn manifest(&self, url: &str, id: &str) -> Result<BackupManifest, Status> {
         let found = self.backups(url)?.get((!id.is_empty()).then_some(id)).await;
         found.map_err(|error| refused(&error))
@@ -101,7 +119,10 @@ impl SnapshotsService {
 fn refused(error: &RepositoryError) -> Status {
     let message = chain(error);
     match error {
-        RepositoryError::Url { .. } => Status::invalid_argument(message),
+        RepositoryError::Url { .. } | RepositoryError::Id { .. } => {
+            Status::invalid_argument(message)
+        }
+        RepositoryError::Busy { .. } => Status::aborted(message),
         RepositoryError::Missing { .. } => Status::not_found(message),
         RepositoryError::Store { .. } | RepositoryError::Io { .. } => Status::unknown(message),
         _ => Status::data_loss(message),
@@ -180,6 +201,7 @@ impl Snapshots for SnapshotsService {
     type CreateStream = Answers<SnapshotOutcome>;
     type CreateBackupStream = Answers<BackupProgress>;
     type VerifyBackupStream = Answers<BackupProgress>;
+    type DeleteBackupStream = Answers<BackupProgress>;
 
     async fn create(
         &self,
@@ -275,6 +297,43 @@ impl Snapshots for SnapshotsService {
                     let told =
                         backup::tell(&progress, Step::Partition(found.partition.into())).await;
                     told.map_err(|error| error.to_string())?;
+                }
+                Ok(backup::summary(&manifest))
+            })
+        }))
+    }
+
+    async fn delete_backup(
+        &self,
+        request: Request<DeleteBackupRequest>,
+    ) -> Result<Response<Self::DeleteBackupStream>, Status> {
+        let DeleteBackupRequest { url, id, dry_run } = request.into_inner();
+        if id.is_empty() {
+            return Err(Status::invalid_argument(
+                "the request does not say which backup",
+            ));
+        }
+        let manifest = self.manifest(&url, &id).await?;
+        let backups = self.backups(&url)?;
+        let born_of_it = self.is_made_from(&manifest);
+        Ok(follow(move |progress| {
+            Box::pin(async move {
+                let doing = async |what: String| {
+                    let told = backup::tell(&progress, Step::Doing(what)).await;
+                    told.map_err(|error| error.to_string())
+                };
+                if born_of_it {
+                    doing(BORN_OF_IT.to_owned()).await?;
+                }
+                if !dry_run {
+                    tracing::warn!(id, url, "an operator deletes a backup");
+                    let now = Timestamp::from_system(SystemTime::now());
+                    let deleting = tokio::time::timeout(DELETED_WITHIN, backups.delete(&id, now.0));
+                    let deleted = deleting
+                        .await
+                        .map_err(|_| format!("not all was deleted within {DELETED_WITHIN:?}"))?
+                        .map_err(|error| chain(&error))?;
+                    doing(format!("{deleted} objects are deleted")).await?;
                 }
                 Ok(backup::summary(&manifest))
             })

@@ -420,6 +420,7 @@ impl Parts<'_> {
             fabric: Arc::clone(&self.fabric),
             controller: Controller::start(parts, options::controller(config)),
             log_server: disks.log_server,
+            log: Arc::clone(&log),
             stores: disks.stores.as_ref().map(Arc::downgrade),
             processors: OnceLock::new(),
             invoker: OnceLock::new(),

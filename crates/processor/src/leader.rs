@@ -533,11 +533,13 @@ impl<'a> Leader<'a> {
             }
         }
         let load = self.load();
+        let snapshots = self.snapshot_health(now);
         self.context.report(self.partition, |status| {
             status.load = load;
             status.applied = self.store.applied();
             status.durable = self.store.durable_applied();
             status.archived = self.archiving.archived().unwrap_or_default();
+            status.snapshots = snapshots;
             status.tail = self.sequencer.next();
             status.invoked = self.attempts.len();
         });

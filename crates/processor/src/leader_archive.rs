@@ -32,6 +32,8 @@ use crate::wire::Response;
 const LEASE_MAX: Duration = Duration::from_secs(30);
 /// Pause after a snapshot or a look at the repository that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// A snapshot may be due for so long where none is taken by time: the second try may have gone wrong.
+const OVERDUE_MIN: Duration = Duration::from_secs(60);
 /// Tickets that are remembered.
 const TICKETS_MAX: usize = 64;
 
@@ -46,9 +48,24 @@ pub(crate) struct Archiving {
     trim: bool,
     not_before: Instant,
     led_since: Timestamp,
+    /// Since when a snapshot is due, or the repository could not be read.
+    due_since: Option<Instant>,
     problem: Option<String>,
     tickets: BTreeMap<u64, Ticket>,
     hold: Option<Hold>,
+}
+
+/// How the snapshots of a partition fare that are taken by time or by records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotHealth {
+    /// Of the newest one, as far as there is one and it is known.
+    pub age: Option<Duration>,
+    /// For how long one has been due.
+    pub overdue: Duration,
+    /// One that is due for longer should be there.
+    pub overdue_max: Duration,
+    /// Why the last one was not taken, or the repository not read.
+    pub problem: Option<String>,
 }
 
 enum Ticket {
@@ -75,6 +92,7 @@ impl Archiving {
             trim: false,
             not_before: now,
             led_since: Timestamp::from_system(SystemTime::now()),
+            due_since: None,
             problem: None,
             tickets: BTreeMap::new(),
             hold: None,
@@ -89,6 +107,11 @@ impl Archiving {
 
     fn newest(&self) -> Option<&Retained> {
         self.retained.as_ref()?.last()
+    }
+
+    fn overdue(&self, now: Instant) -> Duration {
+        self.due_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     pub(crate) fn holds(&self) -> bool {
@@ -140,6 +163,7 @@ impl Leader<'_> {
                 };
                 answer(responder, stands);
             }
+            Some(Ask::Trim(trim)) => self.trim_on_request(&trim, responder),
             Some(Ask::Describe(_)) => {
                 let known = &self.archiving.retained;
                 let status = ArchiveStatus {
@@ -166,6 +190,13 @@ impl Leader<'_> {
         else {
             return;
         };
+        let wall = Timestamp::from_system(SystemTime::now());
+        let due = self.is_snapshot_due(wall);
+        match due {
+            true => _ = self.archiving.due_since.get_or_insert(now),
+            false => self.archiving.due_since = None,
+        }
+        (context.metrics).snapshot_overdue(self.partition, self.archiving.overdue(now));
         if self.archiving.retained.is_none() {
             if !self.archiving.looking && self.archiving.not_before <= now {
                 self.archiving.looking = true;
@@ -174,18 +205,39 @@ impl Leader<'_> {
             }
             return;
         }
-        let wall = Timestamp::from_system(SystemTime::now());
         if let Some(newest) = self.archiving.newest() {
             let age = wall.since(Timestamp(newest.created_at));
             context.metrics.snapshot_age(self.partition, age);
         }
-        if self.archiving.not_before <= now && self.is_snapshot_due(wall) {
+        if due && self.archiving.taking.is_none() && self.archiving.not_before <= now {
             self.take_snapshot();
         }
     }
 
+    /// How snapshots fare; `None` where none are taken but on request.
+    pub(crate) fn snapshot_health(&self, now: Instant) -> Option<SnapshotHealth> {
+        let archive = &self.context.archive;
+        let options = &archive.options;
+        if archive.url().is_none() || (options.interval.is_none() && options.records.is_none()) {
+            return None;
+        }
+        let wall = Timestamp::from_system(SystemTime::now());
+        let newest = self.archiving.newest();
+        Some(SnapshotHealth {
+            age: newest.map(|newest| wall.since(Timestamp(newest.created_at))),
+            overdue: self.archiving.overdue(now),
+            overdue_max: options.interval.unwrap_or_default().max(OVERDUE_MIN),
+            problem: self.archiving.problem.clone(),
+        })
+    }
+
     fn is_snapshot_due(&self, wall: Timestamp) -> bool {
         let options = &self.context.archive.options;
+        if self.archiving.retained.is_none() {
+            // Whether one is due nobody can tell who cannot read the repository.
+            let wanted = options.interval.is_some() || options.records.is_some();
+            return wanted && self.archiving.problem.is_some();
+        }
         let newest = self.archiving.newest();
         let shown = newest.map_or(0, |newest| newest.lsn);
         let fresh = self.store.applied().0.saturating_sub(shown);
@@ -198,7 +250,6 @@ impl Leader<'_> {
         let by_records = options.records.map(|records| records <= fresh);
         // Of a partition in which nothing happens, the last one is good for ever.
         0 < fresh
-            && self.archiving.taking.is_none()
             && (by_time.is_some() || by_records.is_some())
             && by_time.unwrap_or(true)
             && by_records.unwrap_or(true)
@@ -345,6 +396,7 @@ impl Leader<'_> {
                 retained.retain(|kept| saved.archived.0 <= kept.lsn);
                 retained.push(saved.snapshot.clone());
                 self.archiving.problem = None;
+                self.archiving.due_since = None;
                 self.archiving.note(ticket, Ticket::Done(saved.snapshot));
                 if std::mem::take(&mut self.archiving.trim) {
                     self.trim_to_snapshot();

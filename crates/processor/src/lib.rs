@@ -13,6 +13,7 @@ mod archive;
 mod attempts;
 mod chains;
 mod cleaner;
+pub mod describe;
 mod directory;
 pub mod flow;
 mod leader;
@@ -20,6 +21,7 @@ mod leader_actions;
 mod leader_archive;
 mod leader_moves;
 mod leader_requests;
+mod leader_trim;
 mod metrics;
 mod outbox;
 mod partition;
@@ -41,6 +43,7 @@ mod wire;
 pub use abide_state_machine::VERSION as STATE_MACHINE_VERSION;
 pub use archive::{Archive, ArchiveOptions, Origin};
 pub use chains::Chains;
+pub use leader_archive::SnapshotHealth;
 pub use partition::{
     DiskFull, Fatal, PartitionLoad, PartitionRole, PartitionStatus, ProcessorOptions,
 };

@@ -44,6 +44,7 @@ struct PartitionMetrics {
     completed: Counter,
     stopped: Gauge,
     snapshot_age: Gauge,
+    snapshot_overdue: Gauge,
     enqueued: Counter,
     started: Counter,
     ended: Counter,
@@ -145,6 +146,13 @@ impl Metrics {
     pub(crate) fn snapshot_age(&self, partition: PartitionId, age: Duration) {
         if let Some(metrics) = self.of(partition) {
             metrics.snapshot_age.set(age.as_secs_f64());
+        }
+    }
+
+    /// For how long a snapshot has been due, as the leader has it.
+    pub(crate) fn snapshot_overdue(&self, partition: PartitionId, overdue: Duration) {
+        if let Some(metrics) = self.of(partition) {
+            metrics.snapshot_overdue.set(overdue.as_secs_f64());
         }
     }
 
@@ -274,6 +282,7 @@ impl PartitionMetrics {
             completed: counter!("abide_partition_invocations_completed_total", "partition" => partition.clone()),
             stopped: gauge!(FLARE, "partition" => partition.clone(), "reason" => "stopped"),
             snapshot_age: gauge!("restate_partition_snapshot_age_seconds", "partition" => partition.clone()),
+            snapshot_overdue: gauge!("abide_partition_snapshot_overdue_seconds", "partition" => partition.clone()),
             enqueued: counter!("restate_invoker_enqueue_total", "partition_id" => partition.clone()),
             started: tasks("started"),
             ended: tasks("completed"),

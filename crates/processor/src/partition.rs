@@ -30,6 +30,7 @@ use crate::archive::Archive;
 use crate::chains::Chains;
 use crate::directory::{Directory, Event, Order};
 use crate::leader::Leader;
+use crate::leader_archive::SnapshotHealth;
 use crate::metrics::Metrics;
 use crate::rebuild::Cause;
 use crate::shedding;
@@ -120,6 +121,8 @@ pub struct PartitionStatus {
     pub durable: Lsn,
     /// On a leader: the last record that every kept snapshot shows; zero for none.
     pub archived: Lsn,
+    /// On a leader whose snapshots are taken by time or by records: how they fare.
+    pub snapshots: Option<SnapshotHealth>,
     /// On a leader: the position of the next record.
     pub tail: Lsn,
     /// On a leader: invocations that are invoked.
@@ -225,6 +228,7 @@ impl Context {
                 applied: Lsn::ZERO,
                 durable: Lsn::ZERO,
                 archived: Lsn::ZERO,
+                snapshots: None,
                 tail: Lsn::ZERO,
                 invoked: 0,
                 stopped: None,
@@ -439,9 +443,11 @@ impl Partition {
             status.role = PartitionRole::Follower;
             status.invoked = 0;
             status.archived = Lsn::ZERO;
+            status.snapshots = None;
             status.load = PartitionLoad::default();
         });
         (self.context.metrics).snapshot_age(self.partition, Duration::ZERO);
+        (self.context.metrics).snapshot_overdue(self.partition, Duration::ZERO);
         let step_down = step_down?;
         tracing::info!(partition = %self.partition, %epoch, ?step_down, "leads no more");
         Ok(())

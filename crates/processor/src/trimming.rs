@@ -65,6 +65,40 @@ pub(crate) fn point(
     }
 }
 
+/// How far an operator may have a log trimmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// The last record that nobody can come to miss: snapshots show it, or every replica has its effects on disk.
+    pub safe: Lsn,
+    /// The last one that is committed and applied. Beyond, nothing but the log has the record.
+    pub possible: Lsn,
+}
+
+impl Bounds {
+    /// `committed` is a tail, `applied` a record.
+    pub fn of(
+        archived: Option<Lsn>,
+        own: Lsn,
+        followers: &[Follower],
+        applied: Lsn,
+        committed: Lsn,
+    ) -> Self {
+        let possible = applied.min(committed.previous());
+        let everywhere = point(DurabilityMode::ReplicaSetOnly, None, own, followers);
+        let safe = everywhere.max(archived).unwrap_or(Lsn::ZERO).min(possible);
+        Self { safe, possible }
+    }
+
+    /// The last record that goes: `to`, or whatever is safe if that is zero. `None` if less may go.
+    pub fn settle(self, to: Lsn, force: bool) -> Option<Lsn> {
+        let limit = if force { self.possible } else { self.safe };
+        match to {
+            Lsn::ZERO => Some(self.safe),
+            to => (to <= limit).then_some(to),
+        }
+    }
+}
+
 /// Points that were reached and wait for their time.
 #[derive(Debug, Default)]
 pub(crate) struct Delay {
@@ -130,6 +164,28 @@ mod tests {
         );
         assert_eq!(of(DurabilityMode::SnapshotAndReplicaSet, None), None);
         assert_eq!(of(DurabilityMode::None, Some(80)), None);
+    }
+
+    #[test]
+    fn an_operator_trims_what_snapshots_or_all_disks_have_and_more_only_by_force() {
+        let followers = [follower(70, true), follower(10, false)];
+        let of = |archived: Option<u64>, applied, committed| {
+            let archived = archived.map(Lsn);
+            Bounds::of(archived, Lsn(90), &followers, Lsn(applied), Lsn(committed))
+        };
+        let bounds = of(Some(50), 100, 121);
+        assert_eq!((bounds.safe, bounds.possible), (Lsn(50), Lsn(100)));
+        assert_eq!(of(None, 100, 121).safe, Lsn(10));
+        assert_eq!(of(Some(5), 100, 8).safe, Lsn(7));
+        assert_eq!(of(None, 100, 0).possible, Lsn::ZERO);
+
+        let settled = |to, force| bounds.settle(Lsn(to), force).map(|lsn| lsn.0);
+        assert_eq!(settled(0, false), Some(50));
+        assert_eq!(settled(0, true), Some(50));
+        assert_eq!(settled(50, false), Some(50));
+        assert_eq!(settled(51, false), None);
+        assert_eq!(settled(100, true), Some(100));
+        assert_eq!(settled(u64::MAX, true), None);
     }
 
     #[test]

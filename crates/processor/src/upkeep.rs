@@ -213,27 +213,48 @@ impl Upkeep {
         self.trim_to(point, 1, sequencer)
     }
 
+    /// Where the log begins, as far as this leader has had it trimmed.
+    pub(crate) fn first(&self) -> Lsn {
+        self.trimmed
+    }
+
     fn followers(&self, now: Instant) -> Vec<Follower> {
+        self.disks(now)
+            .into_iter()
+            .map(|(_, follower)| follower)
+            .collect()
+    }
+
+    /// How far every other replica is.
+    pub(crate) fn disks(&self, now: Instant) -> Vec<(NodeId, Follower)> {
         let own = self.context.node.node;
         let peers = self.context.fabric.peers();
         let peers = peers.borrow();
         let connected = |node: &NodeId| peers.get(node).is_some_and(|peer| peer.connected);
         let others = self.replicas.iter().filter(|node| **node != own);
-        let followers = others.map(|node| match self.durable.get(node) {
-            Some((durable, at)) => Follower {
-                durable: *durable,
-                in_reach: connected(node) && now < *at + AWAY_AFTER,
-            },
-            // One that has just been placed says so within moments; until then it counts as there.
-            None => Follower {
-                durable: Lsn::ZERO,
-                in_reach: connected(node) && now < self.since + AWAY_AFTER,
-            },
+        let disks = others.map(|node| {
+            let follower = match self.durable.get(node) {
+                Some((durable, at)) => Follower {
+                    durable: *durable,
+                    in_reach: connected(node) && now < *at + AWAY_AFTER,
+                },
+                // One that has just been placed says so within moments; until then it counts as there.
+                None => Follower {
+                    durable: Lsn::ZERO,
+                    in_reach: connected(node) && now < self.since + AWAY_AFTER,
+                },
+            };
+            (*node, follower)
         });
-        followers.collect()
+        disks.collect()
     }
 
-    fn trim_to(&mut self, point: Lsn, records_min: u64, sequencer: &Sequencer) -> Option<Lsn> {
+    pub(crate) fn trim_to(
+        &mut self,
+        point: Lsn,
+        records_min: u64,
+        sequencer: &Sequencer,
+    ) -> Option<Lsn> {
         let trimmed = point.next().min(sequencer.committed());
         if self.trimmed.until(trimmed) < records_min.max(1) {
             return None;

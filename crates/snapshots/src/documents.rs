@@ -137,6 +137,15 @@ pub struct BackupManifest {
     pub documents: Vec<BackedUpDocument>,
 }
 
+/// Somebody is at something with backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Of the document.
+    pub format: u32,
+    /// Since when, in milliseconds since 1970.
+    pub at: u64,
+}
+
 /// A partition of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackedUpPartition {

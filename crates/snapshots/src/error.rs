@@ -68,6 +68,22 @@ pub enum RepositoryError {
         /// The destination.
         url: String,
     },
+    /// What would be the name of a backup is none.
+    #[error("'{id}' is not the id of a backup: those are of letters and digits")]
+    Id {
+        /// What was given.
+        id: String,
+    },
+    /// Somebody else is at it. Nothing was changed.
+    #[error("somebody has been {what} a backup in {url} for {seconds} s")]
+    Busy {
+        /// `making` or `deleting`.
+        what: &'static str,
+        /// For how long.
+        seconds: u64,
+        /// The destination.
+        url: String,
+    },
     /// A local file cannot be read or written.
     #[error("cannot {doing} {}", path.display())]
     Io {

@@ -5,7 +5,7 @@
 //! snapshot that says which files it is made of; and, for snapshots that replicas start from, a pointer to the newest
 //! ([`Shelf::publish`]). A [`BackupManifest`] names one snapshot of every partition, all of one moment.
 //!
-//! **Invariant:** a pointer or manifest is written after everything that it names, and nothing that a pointer names is
+//! **Invariant:** a pointer or manifest is written after everything that it names, and nothing that either names is
 //! deleted. What was fetched is what was stored: every file is compared with its length and SHA-256.
 //! Not here: how a partition's files come to be, and when.
 
@@ -17,7 +17,7 @@ mod error;
 mod files;
 mod shelf;
 
-pub use backup::Backups;
+pub use backup::{Backups, DELETED_WITHIN, MADE_WITHIN};
 pub use destination::{Destination, RetryPolicy, StoreSettings};
 pub use documents::{
     BackedUpDocument, BackedUpPartition, BackupManifest, ClusterId, Pointer, Retained,

@@ -378,6 +378,31 @@ impl Shelf {
             .collect())
     }
 
+    /// Deletes everything that `kept` do not name; returns how many objects those were. For shelves whose users stand
+    /// still.
+    ///
+    /// # Errors
+    /// What is kept cannot be read, and nothing was deleted; or what the store says.
+    pub(crate) async fn keep_only(&self, kept: &[&Retained]) -> Result<usize, RepositoryError> {
+        let mut needed = BTreeSet::new();
+        for snapshot in kept {
+            needed.insert(self.path(&[&snapshot.folder, METADATA]));
+            for file in self.metadata(snapshot).await?.files {
+                needed.insert(self.path(&[FILES, &file.key]));
+            }
+        }
+        let found = self.destination.list(&self.path(&[])).await?;
+        let surplus: Vec<String> = found
+            .into_iter()
+            .filter(|found| !needed.contains(found))
+            .collect();
+        let count = surplus.len();
+        if count > 0 {
+            self.destination.delete(surplus).await?;
+        }
+        Ok(count)
+    }
+
     async fn clean_up(&self, pointer: &Pointer) -> Result<(), RepositoryError> {
         let mut keys = BTreeSet::new();
         for snapshot in &pointer.retained {

@@ -319,35 +319,47 @@ async fn damage_is_found_and_named() {
     shelf.verify(&next.snapshot).await.unwrap();
 }
 
+/// Stores a backup of one partition but for its manifest, and returns that and what was sent.
+async fn stored(
+    world: &World,
+    backups: &Backups,
+    id: &str,
+    lsn: u64,
+    contents: &[&str],
+) -> (BackupManifest, u64) {
+    let new = world.snapshot(lsn, 1, contents);
+    let stored = backups
+        .store(&cluster(), PartitionId(0), new, &world.known)
+        .await;
+    let (snapshot, sent) = stored.unwrap();
+    let manifest = BackupManifest {
+        format: 1,
+        id: id.to_owned(),
+        cluster: cluster(),
+        partitions: 1,
+        version: "0".to_owned(),
+        created_at: lsn,
+        snapshots: vec![BackedUpPartition {
+            partition: 0,
+            snapshot,
+        }],
+        documents: Vec::new(),
+    };
+    (manifest, sent)
+}
+
 #[tokio::test]
 async fn backups_share_files_and_are_there_with_their_manifest() {
     let world = World::new();
     let backups = Backups::at(world.destination());
     let mut ids = Vec::new();
     for (id, lsn, contents) in [("one", 10, ["a", "b"]), ("two", 20, ["b", "c"])] {
-        let new = world.snapshot(lsn, 1, &contents);
-        let stored = backups
-            .store(&cluster(), PartitionId(0), new, &world.known)
-            .await;
-        let (snapshot, sent) = stored.unwrap();
+        let (manifest, sent) = stored(&world, &backups, id, lsn, &contents).await;
         assert_eq!(sent, if id == "one" { 2000 } else { 1000 });
         assert!(
             backups.get(Some(id)).await.is_err(),
             "there is no manifest yet"
         );
-        let manifest = BackupManifest {
-            format: 1,
-            id: id.to_owned(),
-            cluster: cluster(),
-            partitions: 1,
-            version: "0".to_owned(),
-            created_at: lsn,
-            snapshots: vec![BackedUpPartition {
-                partition: 0,
-                snapshot,
-            }],
-            documents: Vec::new(),
-        };
         backups.finish(&manifest).await.unwrap();
         assert_eq!(backups.get(None).await.unwrap(), manifest);
         assert!(
@@ -362,6 +374,74 @@ async fn backups_share_files_and_are_there_with_their_manifest() {
         let shelf = backups.shelf(&manifest.cluster, PartitionId(0));
         assert_eq!(shelf.verify(snapshot).await.unwrap(), 2000);
     }
+}
+
+#[tokio::test]
+async fn a_backup_goes_with_what_no_other_one_needs_and_not_while_one_is_made() {
+    let world = World::new();
+    let backups = Backups::at(world.destination());
+    let mut manifests = Vec::new();
+    for (id, lsn, contents) in [("one", 10, ["a", "b"]), ("two", 20, ["b", "c"])] {
+        backups.begin(id, 1000).await.unwrap();
+        let (manifest, _) = stored(&world, &backups, id, lsn, &contents).await;
+        backups.finish(&manifest).await.unwrap();
+        backups.end(id).await.unwrap();
+        manifests.push(manifest);
+    }
+    // A third one is under way, and builds on what is there.
+    backups.begin("three", 2000).await.unwrap();
+    let refused = backups.delete("one", 32_000).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            RepositoryError::Busy {
+                what: "making",
+                seconds: 30,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    backups.end("three").await.unwrap();
+    // Of one whose maker died a mark is left; it counts for a while.
+    backups.begin("four", 2000).await.unwrap();
+    assert!(backups.delete("one", 80_000_000).await.is_err());
+
+    // The manifest, its snapshot's document and the file that is its own.
+    assert_eq!(backups.delete("one", 100_000_000).await.unwrap(), 3);
+    assert_eq!(backups.list().await.unwrap(), manifests[1..]);
+    let shelf = backups.shelf(&cluster(), PartitionId(0));
+    let kept = &manifests[1].snapshots[0].snapshot;
+    assert_eq!(shelf.verify(kept).await.unwrap(), 2000);
+    assert_eq!(world.stored_files(), 2, "{:?}", world.objects());
+
+    assert_eq!(backups.delete("two", 100_000_000).await.unwrap(), 4);
+    assert_eq!(world.stored_files(), 0, "{:?}", world.objects());
+    assert!(matches!(
+        backups.delete("two", 100_000_000).await,
+        Err(RepositoryError::Missing { .. })
+    ));
+    for wrong in ["", "../one", "one/x", "."] {
+        let refused = backups.delete(wrong, 1).await.unwrap_err();
+        assert!(matches!(refused, RepositoryError::Id { .. }), "{refused}");
+    }
+    // Nothing is left but the mark of the one that died.
+    assert_eq!(world.objects(), ["backup-marks/making-four.json"]);
+}
+
+#[tokio::test]
+async fn nothing_of_a_backup_goes_while_what_stays_is_not_readable() {
+    let world = World::new();
+    let backups = Backups::at(world.destination());
+    for (id, lsn) in [("one", 10), ("two", 20)] {
+        let (manifest, _) = stored(&world, &backups, id, lsn, &["a"]).await;
+        backups.finish(&manifest).await.unwrap();
+    }
+    let manifest = world.place.path().join("below/backups/two/manifest.json");
+    fs::write(&manifest, "{}").unwrap();
+    let before = world.objects();
+    assert!(backups.delete("one", 1).await.is_err());
+    assert_eq!(world.objects(), before);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Three nodes under the steady load of [`crate::drill`], for tests that break them.
+//! Nodes under the steady load of [`crate::drill`], for tests that break them, add some or take some away.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,34 @@ use crate::drill::{self, Clients, Ledger};
 /// Longer than silence is taken for death.
 pub const LONGER_THAN_THE_FAILURE_TIMEOUT: Duration = Duration::from_secs(6);
 
-const CLIENTS_PER_INGRESS: usize = 4;
-const PAUSE: Duration = Duration::from_millis(20);
 /// Generous, since tests share few cores.
-const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
+const PROGRESS_WITHIN: Duration = Duration::from_secs(120);
 const CONVERGED_WITHIN: Duration = Duration::from_secs(120);
+const KNOWN_WITHIN: Duration = Duration::from_secs(20);
+
+/// How much the clients do.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Clients call through so many nodes, the first ones; through all if it is `None`.
+    pub ingresses: Option<usize>,
+    /// Clients at each of them.
+    pub clients: usize,
+    /// Between two calls of a client.
+    pub pause: Duration,
+    /// So many further operations are progress.
+    pub progress: usize,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            ingresses: None,
+            clients: 4,
+            pause: Duration::from_millis(20),
+            progress: 100,
+        }
+    }
+}
 
 /// A cluster, its clients and their books.
 pub struct UnderLoad {
@@ -26,6 +49,8 @@ pub struct UnderLoad {
     pub partition: u64,
     /// The longest wait of all rounds at a node that was not broken.
     longest: Duration,
+    /// What counts as progress.
+    progress: usize,
 }
 
 impl UnderLoad {
@@ -35,7 +60,13 @@ impl UnderLoad {
     }
 
     /// Starts the nodes of a cluster that was prepared, and the load.
-    pub async fn of(mut cluster: Cluster) -> UnderLoad {
+    pub async fn of(cluster: Cluster) -> UnderLoad {
+        Self::with(cluster, Load::default()).await
+    }
+
+    /// The same with another load than the usual one.
+    pub async fn with(mut cluster: Cluster, load: Load) -> UnderLoad {
+        let ingresses = load.ingresses.unwrap_or(cluster.len());
         let ledger = Ledger::default();
         let host = cluster.test_host();
         let uri = drill::serve_at(ledger.clone(), &host)
@@ -46,7 +77,7 @@ impl UnderLoad {
         }
         cluster.wait_until_serving().await;
         cluster.register(&uri).await;
-        for node in 0..cluster.len() {
+        for node in 0..ingresses {
             wait_until_known(&cluster, node).await;
         }
         let url = format!("{}/DrillCounter/marked/add/send", cluster.ingress(0));
@@ -56,25 +87,24 @@ impl UnderLoad {
             .expect("an invocation's id");
         let partition = cluster.partition_of(invocation).await;
         cluster.wait_until_serving().await;
-        let ingresses = (0..cluster.len())
-            .map(|node| cluster.ingress(node))
-            .collect();
-        let clients = Clients::start(ingresses, CLIENTS_PER_INGRESS, PAUSE);
-        let load = UnderLoad {
+        let urls = (0..ingresses).map(|node| cluster.ingress(node)).collect();
+        let clients = Clients::start(urls, load.clients, load.pause);
+        let under_load = UnderLoad {
             cluster,
             clients,
             ledger,
             partition,
             longest: Duration::ZERO,
+            progress: load.progress,
         };
-        load.wait_for_progress("the load begins").await;
-        load.clients.take_longest_wait();
-        load
+        under_load.wait_for_progress("the load begins").await;
+        under_load.clients.take_longest_wait();
+        under_load
     }
 
     /// Waits until a good number of further operations were acknowledged.
     pub async fn wait_for_progress(&self, when: &str) {
-        let goal = self.clients.acknowledged() + 100;
+        let goal = self.clients.acknowledged() + self.progress;
         let in_time = tokio::time::timeout(PROGRESS_WITHIN, async {
             while self.clients.acknowledged() < goal {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -147,29 +177,34 @@ impl UnderLoad {
         println!("{what}: longest wait at a surviving node {longest:?} ({operation})");
     }
 
-    /// Ends the load and checks the books.
+    /// Ends the load and checks the books, and that every node is well.
     pub async fn finish(self) {
-        let UnderLoad {
-            mut cluster,
-            clients,
-            ledger,
-            longest,
-            ..
-        } = self;
-        println!("longest wait at a surviving node, of all rounds: {longest:?}");
-        clients.stop_and_audit(&ledger).await;
+        let mut cluster = self.audit().await;
         cluster.assert_healthy();
+    }
+
+    /// Ends the load and checks the books of a cluster of which nodes may have ended.
+    pub async fn audit(mut self) -> Cluster {
+        self.print_longest_wait("at the end");
+        println!(
+            "longest wait at a surviving node, of all rounds: {:?}",
+            self.longest
+        );
+        self.clients.stop_and_audit(&self.ledger).await;
+        self.cluster
     }
 }
 
-async fn wait_until_known(cluster: &Cluster, node: usize) {
-    for attempt in 0.. {
-        let url = format!("{}/DrillCounter/unused/get", cluster.ingress(node));
+/// Waits until a node has heard of the drill's handlers.
+pub async fn wait_until_known(cluster: &Cluster, node: usize) {
+    let deadline = Instant::now() + KNOWN_WITHIN;
+    let url = format!("{}/DrillCounter/unused/get", cluster.ingress(node));
+    loop {
         let answer = cluster.api().post_empty(&url).await;
         if answer.status.is_success() {
             return;
         }
-        assert!(attempt < 200, "node {node}: {}", answer.text());
+        assert!(Instant::now() < deadline, "node {node}: {}", answer.text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

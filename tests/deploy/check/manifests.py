@@ -7,6 +7,10 @@ from refused import Refused
 
 # The configuration's `shutdown-timeout`, unless changed.
 SHUTDOWN_SECONDS = 60
+# What is asked at the node port: a node that waits for others has started and is alive, and is not ready.
+PROBES = {"startupProbe": "/health/live", "readinessProbe": "/health/ready", "livenessProbe": "/health/live"}
+# A busy machine may keep a node from answering for a while.
+HUNG_SECONDS = 60
 
 
 def check(objects):
@@ -56,10 +60,16 @@ def _stateful_set(where, item, objects):
     if pod.get("enableServiceLinks", True):
         raise Refused(f"{where}: enableServiceLinks would set variables that begin with ABIDE_")
     node = pod["containers"][0]
-    for probe in ("startupProbe", "readinessProbe"):
+    for probe, path in PROBES.items():
         if probe not in node:
             raise Refused(f"{where}: {probe} is missing")
-        _known(where, probe, node[probe]["httpGet"]["port"], _ports_of([template]))
+        asked = node[probe]["httpGet"]
+        _known(where, probe, asked["port"], _ports_of([template]))
+        if (asked["port"], asked["path"]) != ("node", path):
+            raise Refused(f"{where}: {probe} asks {asked['path']} at {asked['port']}, not {path} at node")
+    hung = node["livenessProbe"].get("periodSeconds", 10) * node["livenessProbe"].get("failureThreshold", 3)
+    if hung < HUNG_SECONDS:
+        raise Refused(f"{where}: livenessProbe kills a node that does not answer for {hung} s; a busy one may not")
     claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])]
     data = [mount["name"] for mount in node["volumeMounts"] if mount["mountPath"] == "/abide-data"]
     kept = claims + [volume["name"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]

@@ -100,6 +100,24 @@ fn every_link_of_a_page_leads_somewhere() {
     }
 }
 
+#[test]
+fn every_page_is_linked_from_the_first_one() {
+    let root = root();
+    let first = fs::read_to_string(root.join("docs/README.md")).unwrap();
+    for name in pages(&root) {
+        let Some(page) = name
+            .strip_prefix("docs/")
+            .filter(|page| *page != "README.md")
+        else {
+            continue;
+        };
+        assert!(
+            first.contains(&format!("({page})")),
+            "nobody finds docs/{page}: docs/README.md does not link to it"
+        );
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")

@@ -1,13 +1,15 @@
 //! `abidectl backup`.
 
 use abide_rpc::proto::snapshots::{
-    Backup, BackupProgress, CreateBackupRequest, ListBackupsRequest, VerifyBackupRequest,
-    backup_progress::Step,
+    Backup, BackupProgress, CreateBackupRequest, DeleteBackupRequest, ListBackupsRequest,
+    VerifyBackupRequest, backup_progress::Step,
 };
 use serde_json::{Value, json};
 use tonic::Streaming;
 
+use crate::cli::Cli;
 use crate::client::Node;
+use crate::confirm::{Answer, confirm};
 use crate::failure::Failure;
 use crate::output::{json_lines, size, table, time};
 
@@ -27,6 +29,40 @@ pub(crate) async fn create(node: &Node, to: &str, json: bool) -> Result<String, 
         backup.partitions,
         size(backup.bytes)
     ))
+}
+
+/// Deletes a backup, after its id was typed.
+pub(crate) async fn delete(node: &Node, at: &str, id: &str, cli: &Cli) -> Result<String, Failure> {
+    let mut request = DeleteBackupRequest {
+        url: at.to_owned(),
+        id: id.to_owned(),
+        dry_run: true,
+    };
+    let (backup, _) = send_delete(node, request.clone()).await?;
+    let plan = format!(
+        "Backup {} of cluster {} with {} partitions, {}, made at {}, is deleted, and what no other backup at {at} needs.",
+        backup.id,
+        backup.cluster,
+        backup.partitions,
+        size(backup.bytes),
+        time(backup.created_at)
+    );
+    confirm(&[plan], &Answer::Word(id.to_owned()), cli.yes)?;
+    request.dry_run = false;
+    send_delete(node, request).await?;
+    if cli.json {
+        return Ok(json_lines([object(&backup)]));
+    }
+    Ok(format!("backup {id} is deleted\n"))
+}
+
+async fn send_delete(
+    node: &Node,
+    request: DeleteBackupRequest,
+) -> Result<(Backup, Option<u64>), Failure> {
+    let answer = node.snapshots().delete_backup(request).await;
+    let steps = answer.map_err(|status| node.failure(&status))?.into_inner();
+    follow(node, steps, "deleted").await
 }
 
 pub(crate) async fn list(node: &Node, at: &str, json: bool) -> Result<String, Failure> {

@@ -55,10 +55,9 @@ pub(crate) async fn set(
         request.dry_run = false;
         send(node, request).await?;
     }
-    let config = if wanted.wait {
-        follow(node, Duration::from_secs(wanted.wait_timeout)).await?
-    } else {
-        fetch(node).await?
+    let config = match wanted.following.limit() {
+        Some(limit) => follow(node, limit).await?,
+        None => fetch(node).await?,
     };
     Ok(show(&config, cli.json))
 }
@@ -210,8 +209,7 @@ mod tests {
             zones: None,
             regions: None,
             dry_run: false,
-            wait: false,
-            wait_timeout: 1,
+            following: cli::Following::default(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod backup;
 mod config;
+mod dump;
+mod elsewhere;
 mod health;
 mod log_filter;
 mod logs;
@@ -18,11 +20,10 @@ mod snapshots;
 mod sql;
 mod status;
 mod top;
+mod trim;
 
 #[cfg(test)]
 mod samples;
-
-use std::time::Duration;
 
 use abide_rpc::proto::operations::Reassign;
 use abide_rpc::proto::operations::change_node::Change;
@@ -34,6 +35,9 @@ use crate::failure::Failure;
 /// The text to print.
 pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
     let json = cli.json;
+    if let Some(answer) = elsewhere::answer(&cli.command) {
+        return Err(answer);
+    }
     if let Command::Partitions(cli::Partitions::Of { what }) = &cli.command {
         // Nobody needs to be asked to find out that an id is none.
         let key = partitions::key_of(what)?;
@@ -70,13 +74,12 @@ async fn nodes(node: &Node, command: &cli::Nodes, cli: &Cli) -> Result<String, F
         cli::Nodes::Drain {
             nodes,
             force,
-            wait,
-            wait_timeout,
+            following,
         } => {
             let request = Request {
                 change: Change::Drain,
                 force: *force,
-                wait: wait.then(|| Duration::from_secs(*wait_timeout)),
+                wait: following.limit(),
             };
             (nodes, request)
         }
@@ -87,6 +90,9 @@ async fn nodes(node: &Node, command: &cli::Nodes, cli: &Cli) -> Result<String, F
                 ..Request::of(Change::Remove)
             };
             (nodes, request)
+        }
+        cli::Nodes::SetWorkerState(_) | cli::Nodes::SetStorageState(_) => {
+            return Err(elsewhere::node_state());
         }
     };
     node_changes::run(node, nodes, request, cli).await
@@ -139,6 +145,10 @@ async fn logs(node: &Node, command: &cli::Logs, cli: &Cli) -> Result<String, Fai
             };
             placement::reconfigure(node, request, cli).await
         }
+        L::Trim { which, to, force } => {
+            trim::trim(node, &which.numbers(), to.unwrap_or(0), *force, cli).await
+        }
+        L::Dump(wanted) => dump::dump(node, wanted, cli.json).await,
     }
 }
 
@@ -185,6 +195,7 @@ async fn snapshots(node: &Node, command: &cli::Snapshots, cli: &Cli) -> Result<S
             min_lsn,
             trim_log,
         } => snapshots::create(node, partitions, *min_lsn, *trim_log, cli.json).await,
+        S::Restore(_) => Err(elsewhere::snapshot_restore()),
     }
 }
 
@@ -194,6 +205,7 @@ async fn backup(node: &Node, command: &cli::Backup, cli: &Cli) -> Result<String,
         B::Create { to } => backup::create(node, to, cli.json).await,
         B::List { at } => backup::list(node, at, cli.json).await,
         B::Verify { id, at } => backup::verify(node, at, id.as_deref(), cli.json).await,
+        B::Delete { id, at } => backup::delete(node, at, id, cli).await,
         B::Restore {
             id,
             from,

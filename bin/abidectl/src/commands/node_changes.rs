@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use abide_rpc::proto::operations::change_node::Change;
-use abide_rpc::proto::operations::{ChangeNode, ChangeNodeReply, GetHoldings, Holdings};
+use abide_rpc::proto::operations::{ChangeNode, ChangeNodeReply, GetHoldings, Holdings, Obstacle};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -15,6 +15,10 @@ use crate::output::{json_lines, node};
 
 /// How often is looked how far a drain is.
 const LOOK: Duration = Duration::from_millis(500);
+/// A drain that does not get on says so again after this time.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Of what a drain waits for, so much is said.
+const WAITS_SAID_MAX: usize = 8;
 
 /// What is done to nodes, and how.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +88,10 @@ pub(crate) async fn run(
     if cli.json {
         return Ok(json_lines(outcomes.iter().map(object)));
     }
-    Ok(outcomes.iter().map(|held| sentence(held) + "\n").collect())
+    Ok(outcomes
+        .iter()
+        .map(|held| format!("{}{}\n", sentence(held), waits(held)))
+        .collect())
 }
 
 async fn ask(
@@ -118,24 +125,27 @@ async fn holdings(node: &Node, name: &str) -> Result<Holdings, Failure> {
 /// Says how far it is, until nothing is left.
 async fn follow(asked: &Node, name: &str, limit: Duration) -> Result<Holdings, Failure> {
     let deadline = Instant::now() + limit;
-    let mut said = String::new();
+    let mut said: Option<(String, Instant)> = None;
     loop {
         let held = holdings(asked, name).await?;
-        let sentence = sentence(&held);
         if is_empty(&held) || held.state != "draining" {
             return Ok(held);
         }
-        if deadline <= Instant::now() {
+        let (now, sentence) = (Instant::now(), sentence(&held));
+        if deadline <= now {
             return Err(Failure::StillGoingOn {
                 seconds: limit.as_secs(),
-                left: sentence,
+                left: sentence + &waits(&held),
             });
         }
-        if sentence != said {
-            eprintln!("{sentence}");
-            said = sentence;
+        let is_news = said.as_ref().is_none_or(|(before, at)| {
+            *before != sentence || SAID_AGAIN_AFTER <= now.duration_since(*at)
+        });
+        if is_news {
+            eprintln!("{sentence}{}", waits(&held));
+            said = Some((sentence, now));
         }
-        sleep(LOOK).await;
+        sleep(LOOK.min(deadline - now)).await;
     }
 }
 
@@ -170,6 +180,28 @@ fn sentence(held: &Holdings) -> String {
     format!("{who} is draining: {} left{frozen}", left.join(", "))
 }
 
+/// What it waits for, one more line each.
+fn waits(held: &Holdings) -> String {
+    let mut lines: String = (held.waits.iter())
+        .take(WAITS_SAID_MAX)
+        .map(|wait| format!("\n  partition {}: {}", wait.partition, wait.what))
+        .collect();
+    let more = held.waits.len().saturating_sub(WAITS_SAID_MAX);
+    if more > 0 {
+        lines.push_str(&format!("\n  and {more} more"));
+    }
+    lines
+}
+
+fn wait_object(wait: &Obstacle) -> Value {
+    json!({
+        "partition": wait.partition,
+        "node": (wait.node > 0).then(|| node(wait.node)),
+        "records_behind": (wait.behind > 0).then_some(wait.behind),
+        "what": wait.what,
+    })
+}
+
 fn object(held: &Holdings) -> Value {
     json!({
         "node": node(held.node),
@@ -181,6 +213,7 @@ fn object(held: &Holdings) -> Value {
         "votes": held.votes,
         "frozen": held.frozen,
         "empty": is_empty(held),
+        "waits": held.waits.iter().map(wait_object).collect::<Vec<_>>(),
     })
 }
 
@@ -210,7 +243,17 @@ mod tests {
             logs: vec![0, 1, 2],
             votes: true,
             frozen: vec![1],
+            waits: vec![Obstacle {
+                partition: 1,
+                node: 0,
+                behind: 0,
+                what: "its placement is frozen: audit".to_owned(),
+            }],
         };
+        assert_eq!(
+            waits(&held),
+            "\n  partition 1: its placement is frozen: audit"
+        );
         assert_eq!(
             sentence(&held),
             "N3 (node3) is draining: 1 leaders, 2 replicas, 3 logs, a vote left; 1 partitions are frozen there"

@@ -25,6 +25,7 @@ pub(crate) fn list(cluster: &ClusterStatus, sort: Sort, json: bool) -> String {
         "EPOCH",
         "APPLIED",
         "DURABLE",
+        "ARCHIVED",
         "TAIL",
         "LAG",
         "STATE",
@@ -66,6 +67,7 @@ pub(crate) fn replicas(cluster: &ClusterStatus, sort: Sort, json: bool) -> Strin
                 "epoch": status.map(|status| status.epoch),
                 "applied": status.map(|status| status.applied),
                 "durable": status.map(|status| status.durable),
+                "archived": status.and_then(archived),
                 "tail": status.map(|status| status.tail),
                 "state": status.map_or("unreachable", |status| status.state.as_str()),
                 "problem": status.map(|status| status.problem.clone()).filter(|problem| !problem.is_empty()),
@@ -80,6 +82,7 @@ pub(crate) fn replicas(cluster: &ClusterStatus, sort: Sort, json: bool) -> Strin
         "EPOCH",
         "APPLIED",
         "DURABLE",
+        "ARCHIVED",
         "LAG",
         "STATE",
         "PROBLEM",
@@ -95,6 +98,7 @@ pub(crate) fn replicas(cluster: &ClusterStatus, sort: Sort, json: bool) -> Strin
                 or_dash(status.map(|status| status.epoch)),
                 or_dash(status.map(|status| status.applied)),
                 or_dash(status.map(|status| status.durable)),
+                or_dash(status.and_then(archived)),
                 or_dash(status.map(lag)),
                 status
                     .map_or("unreachable", |status| status.state.as_str())
@@ -160,6 +164,7 @@ fn row(cluster: &ClusterStatus, entry: &PartitionEntry) -> Vec<String> {
         entry.epoch.to_string(),
         or_dash(status.map(|status| status.applied)),
         or_dash(status.map(|status| status.durable)),
+        or_dash(status.and_then(archived)),
         or_dash(status.map(|status| status.tail)),
         or_dash(status.map(lag)),
         state(cluster, entry),
@@ -178,6 +183,7 @@ fn object(cluster: &ClusterStatus, entry: &PartitionEntry) -> Value {
         "epoch": entry.epoch,
         "applied": status.map(|status| status.applied),
         "durable": status.map(|status| status.durable),
+        "archived": status.and_then(archived),
         "tail": status.map(|status| status.tail),
         "state": state(cluster, entry),
         "replicas": replicas,
@@ -232,6 +238,11 @@ fn state(cluster: &ClusterStatus, entry: &PartitionEntry) -> String {
     }
 }
 
+/// The last record that every kept snapshot shows, as leaders know it.
+fn archived(status: &ReplicaStatus) -> Option<u64> {
+    (status.archived > 0).then_some(status.archived)
+}
+
 /// Records that are there and not applied.
 pub(crate) fn lag(status: &ReplicaStatus) -> u64 {
     status.tail.saturating_sub(status.applied + 1)
@@ -247,9 +258,9 @@ mod tests {
     #[test]
     fn the_list_has_a_row_per_partition() {
         expect![[r#"
-            PARTITION  LEADER  NAME   EPOCH  APPLIED  DURABLE  TAIL  LAG  STATE        REPLICAS
-            0          N1      node1  7      180      170      184   3    active       N1 N2 N3
-            1          N3      node3  4      -        -        -     -    unreachable  N1 N2 N3
+            PARTITION  LEADER  NAME   EPOCH  APPLIED  DURABLE  ARCHIVED  TAIL  LAG  STATE        REPLICAS
+            0          N1      node1  7      180      170      120       184   3    active       N1 N2 N3
+            1          N3      node3  4      -        -        -         -     -    unreachable  N1 N2 N3
         "#]]
         .assert_eq(&list(&samples::cluster(), Sort::Partition, false));
     }
@@ -257,8 +268,8 @@ mod tests {
     #[test]
     fn programs_get_an_object_per_partition() {
         expect![[r#"
-            {"applied":180,"durable":170,"epoch":7,"leader":"N1","leader_name":"node1","partition":0,"replicas":["N1","N2","N3"],"state":"active","tail":184}
-            {"applied":null,"durable":null,"epoch":4,"leader":"N3","leader_name":"node3","partition":1,"replicas":["N1","N2","N3"],"state":"unreachable","tail":null}
+            {"applied":180,"archived":120,"durable":170,"epoch":7,"leader":"N1","leader_name":"node1","partition":0,"replicas":["N1","N2","N3"],"state":"active","tail":184}
+            {"applied":null,"archived":null,"durable":null,"epoch":4,"leader":"N3","leader_name":"node3","partition":1,"replicas":["N1","N2","N3"],"state":"unreachable","tail":null}
         "#]]
         .assert_eq(&list(&samples::cluster(), Sort::Partition, true));
     }
@@ -266,13 +277,13 @@ mod tests {
     #[test]
     fn every_replica_has_a_row() {
         expect![[r#"
-            PARTITION  NODE  NAME   ROLE      EPOCH  APPLIED  DURABLE  LAG  STATE        PROBLEM
-            0          N1    node1  leader    7      180      170      3    active       -
-            0          N2    node2  follower  7      150      100      33   catching-up  -
-            0          N3    node3  -         -      -        -        -    unreachable  -
-            1          N1    node1  -         -      -        -        -    unreachable  -
-            1          N2    node2  -         -      -        -        -    unreachable  -
-            1          N3    node3  -         -      -        -        -    unreachable  -
+            PARTITION  NODE  NAME   ROLE      EPOCH  APPLIED  DURABLE  ARCHIVED  LAG  STATE        PROBLEM
+            0          N1    node1  leader    7      180      170      120       3    active       -
+            0          N2    node2  follower  7      150      100      -         33   catching-up  -
+            0          N3    node3  -         -      -        -        -         -    unreachable  -
+            1          N1    node1  -         -      -        -        -         -    unreachable  -
+            1          N2    node2  -         -      -        -        -         -    unreachable  -
+            1          N3    node3  -         -      -        -        -         -    unreachable  -
         "#]]
         .assert_eq(&replicas(&samples::cluster(), Sort::Partition, false));
     }
@@ -288,7 +299,7 @@ mod tests {
     fn an_invocation_and_a_key_lead_to_their_partition() {
         let key = key_of("k1").unwrap();
         expect![[r#"
-            {"applied":180,"durable":170,"epoch":7,"leader":"N1","leader_name":"node1","partition":0,"replicas":["N1","N2","N3"],"state":"active","tail":184}
+            {"applied":180,"archived":120,"durable":170,"epoch":7,"leader":"N1","leader_name":"node1","partition":0,"replicas":["N1","N2","N3"],"state":"active","tail":184}
         "#]]
         .assert_eq(&of(&samples::cluster(), key, true));
         let id = InvocationId::new(PartitionKey(u64::MAX), [7; 16]);

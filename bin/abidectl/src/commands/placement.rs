@@ -23,9 +23,18 @@ pub(crate) async fn leadership(
             let rows = rows(asked, &which.numbers()).await?;
             return Ok(show_leadership(&rows, cli.json));
         }
-        L::Pin { which, node } => (which, Change::Pin(node.clone())),
+        L::Pin { which, node } => {
+            let what = format!("Each is led by {node} whenever it can, however loaded it is.");
+            confirm_for_all(asked, &which.numbers(), "are pinned", what, cli).await?;
+            (which, Change::Pin(node.clone()))
+        }
         L::Unpin { which } => (which, Change::Unpin(Unset {})),
-        L::Freeze { which, reason } => (which, Change::FreezeLeadership(reason.clone())),
+        L::Freeze { which, reason } => {
+            let what = "No leader moves but after a failure: balance and new nodes change nothing."
+                .to_owned();
+            confirm_for_all(asked, &which.numbers(), "keep their leaders", what, cli).await?;
+            (which, Change::FreezeLeadership(reason.clone()))
+        }
         L::Unfreeze { which } => (which, Change::UnfreezeLeadership(Unset {})),
     };
     let wanted = which.numbers();
@@ -64,6 +73,9 @@ pub(crate) async fn placement(
         }
         P::Freeze { which, reason } => {
             let wanted = which.numbers();
+            let what =
+                "What a lost node had is not made anew, and no node can be drained.".to_owned();
+            confirm_for_all(asked, &wanted, "keep their replicas", what, cli).await?;
             change_rules(asked, &wanted, Change::FreezePlacement(reason.clone())).await?;
             wanted
         }
@@ -124,6 +136,25 @@ fn named(partitions: &[u32]) -> String {
             format!("partitions {}", many.join(", "))
         }
     }
+}
+
+/// Asks before something is wanted of every partition that there is: it is easily done, and felt much later.
+async fn confirm_for_all(
+    asked: &Node,
+    wanted: &[u32],
+    what_they_do: &str,
+    what_it_means: String,
+    cli: &Cli,
+) -> Result<(), Failure> {
+    let count = asked.describe().await?.partitions_count;
+    if count < 2 || !(0..count).all(|partition| wanted.contains(&partition)) {
+        return Ok(());
+    }
+    let plan = [
+        format!("All {count} partitions of the cluster {what_they_do}."),
+        what_it_means,
+    ];
+    confirm(&plan, &Answer::Yes, cli.yes)
 }
 
 async fn change_rules(asked: &Node, partitions: &[u32], change: Change) -> Result<(), Failure> {

@@ -72,7 +72,8 @@ fn replica(role: &str, state: &str, applied: u64, durable: u64) -> ReplicaStatus
         epoch: 7,
         applied,
         durable,
-        archived: 0,
+        archived: if role == "leader" { 120 } else { 0 },
+        snapshots: None,
         tail: 184,
         problem: String::new(),
     }

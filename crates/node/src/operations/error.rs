@@ -1,6 +1,7 @@
 //! Why an operator's request is refused, and what to do instead.
 
 use abide_metadata::{CommitError, DocumentError, MetadataError, RemoveError};
+use abide_processor::api::RouteError;
 use abide_types::{NodeId, PartitionId};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -75,6 +76,31 @@ pub(crate) enum OperationError {
         partition: PartitionId,
         node: NodeId,
     },
+    #[error(
+        "log {partition} cannot be trimmed to {to}: beyond {possible} its records are not committed and applied"
+    )]
+    TrimBeyond {
+        partition: PartitionId,
+        to: u64,
+        possible: u64,
+    },
+    #[error("log {partition} cannot be trimmed to {to}, only to {safe}: {why}")]
+    TrimUnsafe {
+        partition: PartitionId,
+        to: u64,
+        safe: u64,
+        why: String,
+    },
+    #[error("the leader of partition {partition} refuses: {reason}")]
+    Leader {
+        partition: PartitionId,
+        reason: String,
+    },
+    #[error("the leader of partition {partition} does not answer")]
+    NoLeader {
+        partition: PartitionId,
+        source: RouteError,
+    },
     #[error("{field} is {value}, {rule}")]
     Invalid {
         field: &'static str,
@@ -127,10 +153,15 @@ impl OperationError {
             | Self::NotInReach { .. }
             | Self::NotCaughtUp { .. }
             | Self::Pinned { .. }
+            | Self::TrimBeyond { .. }
+            | Self::TrimUnsafe { .. }
+            | Self::Leader { .. }
             | Self::QuorumOutOfReach { .. } => Code::FailedPrecondition,
             Self::Version { .. } | Self::Contended => Code::Aborted,
             Self::Document(_) => Code::DataLoss,
-            Self::Metadata(_) | Self::Commit(_) | Self::Remove(_) => Code::Unavailable,
+            Self::NoLeader { .. } | Self::Metadata(_) | Self::Commit(_) | Self::Remove(_) => {
+                Code::Unavailable
+            }
         }
     }
 
@@ -179,6 +210,15 @@ impl OperationError {
             }
             Self::Pinned { partition, .. } => {
                 format!("`abidectl partitions leadership unpin {partition}` first")
+            }
+            Self::TrimBeyond { .. } => "`abidectl logs find-tail` shows where each log ends".into(),
+            Self::TrimUnsafe { .. } => {
+                "`abidectl snapshots create` makes a snapshot first; `--force` trims what is on the leader's disk alone"
+                    .into()
+            }
+            Self::Leader { .. } => "the log of the node that leads it says more".into(),
+            Self::NoLeader { .. } => {
+                "try again; `abidectl status` shows whether the partition has a leader".into()
             }
             Self::QuorumOutOfReach { .. } => "start more nodes first, or ask for less".into(),
             Self::Version { .. } => "look at what it is now, and decide anew".into(),

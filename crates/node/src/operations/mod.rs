@@ -7,14 +7,17 @@ mod commit;
 mod config;
 mod documents;
 mod error;
+mod logs;
 mod nodes;
 mod partitions;
 mod picture;
+mod waits;
 
 pub(crate) use commit::change as change_document;
 pub(crate) use config::{change as change_config, show as show_config};
 pub(crate) use documents::put;
 pub(crate) use error::OperationError;
+pub(crate) use logs::trim;
 pub(crate) use nodes::{change as change_node, holdings};
 pub(crate) use partitions::{change_rules, reassign, rules};
 pub(crate) use picture::Picture;

@@ -8,7 +8,8 @@ use abide_rpc::proto::operations::{ChangeNode, ChangeNodeReply, Holdings, Plan};
 use abide_types::{NodeId, PartitionId, Role};
 
 use super::picture::{Picture, is_home};
-use super::{OperationError, commit};
+use super::{OperationError, commit, waits};
+use crate::describe::Answers;
 
 /// What a node has that would be missed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,10 +83,21 @@ fn plural(count: usize, what: &str) -> String {
     }
 }
 
-/// What is left on a node.
-pub(crate) fn holdings(picture: &Picture, node: &str) -> Result<Holdings, OperationError> {
+/// What is left on a node, and what its going waits for if the node is drained.
+pub(crate) fn holdings(
+    picture: &Picture,
+    answers: &Answers,
+    node: &str,
+) -> Result<Holdings, OperationError> {
     let (node, entry) = picture.node(node)?;
     let held = Held::of(picture, node);
+    let waits = match entry.state {
+        NodeState::Draining => {
+            let partitions: BTreeSet<_> = held.replicas.union(&held.logs).copied().collect();
+            waits::of(picture, answers, node, &partitions)
+        }
+        NodeState::Active | NodeState::Removed => Vec::new(),
+    };
     let numbers = |partitions: BTreeSet<PartitionId>| {
         let numbers = partitions.into_iter().map(|partition| partition.0.into());
         numbers.collect()
@@ -99,6 +111,7 @@ pub(crate) fn holdings(picture: &Picture, node: &str) -> Result<Holdings, Operat
         logs: numbers(held.logs),
         votes: held.votes,
         frozen: numbers(held.frozen),
+        waits,
     })
 }
 
@@ -175,7 +188,11 @@ fn plan_drain(
     if entry.state == NodeState::Draining {
         return Ok(nothing(format!("{node} is draining already.")));
     }
-    let left = picture.homes().filter(|(home, _)| *home != node).count();
+    // A dead one takes nothing.
+    let left = picture
+        .homes()
+        .filter(|(home, _)| *home != node && picture.is_alive(*home))
+        .count();
     let replication = picture.cluster.replication;
     let quorum = usize::from(replication.write_quorum).max(1);
     let forcible = left > 0;

@@ -10,6 +10,7 @@ use abide_metadata::{
     ClusterDocument, PartitionEntry, PartitionRule, PartitionRules, PartitionTable, Replication,
     Supports,
 };
+use abide_rpc::proto::cluster::{NodeStatus, ReplicaStatus};
 use abide_types::{Epoch, Generation, Lsn, NodeIncarnation};
 
 use super::*;
@@ -153,6 +154,10 @@ fn a_drain_never_goes_below_the_write_quorum_unless_forced() {
     let refused = "refused: without N1 there are 1 nodes that can hold replicas, and a write takes 2 of them\n";
     assert_eq!(drain(&cluster(2), 1, false), refused);
     assert!(drain(&cluster(2), 1, true).starts_with("N1 (node1) is drained"));
+    let mut dying = cluster(3);
+    dying.health.insert(NodeId(3), Health::Dead);
+    assert_eq!(drain(&dying, 1, false), refused);
+    assert!(drain(&dying, 3, false).starts_with("N3 (node3) is drained"));
     let alone = "refused: without N1 there are 0 nodes that can hold replicas, and a write takes 2 of them\n";
     assert_eq!(drain(&cluster(1), 1, true), alone);
 }
@@ -233,5 +238,108 @@ fn the_last_vote_is_kept() {
         plan_vote(&picture, NodeId(1), entry, true)
             .unwrap()
             .nothing_to_do
+    );
+}
+
+/// What each node says of its replica of partition 0: state, applied, durable; the log goes up to 999.
+fn answers(replicas: &[(u32, &str, u64, u64)]) -> Answers {
+    let said = replicas.iter().map(|(node, state, applied, durable)| {
+        let replica = ReplicaStatus {
+            partition: 0,
+            state: (*state).to_owned(),
+            applied: *applied,
+            durable: *durable,
+            tail: 1000,
+            problem: "no source".to_owned(),
+            ..ReplicaStatus::default()
+        };
+        let status = NodeStatus {
+            node: *node,
+            replicas: vec![replica],
+            ..NodeStatus::default()
+        };
+        (NodeId(*node), Ok(status))
+    });
+    said.collect()
+}
+
+/// What the drain of N1 waits for, one line each.
+fn waits(picture: &Picture, answers: &Answers) -> String {
+    let held = holdings(picture, answers, "N1").unwrap();
+    let lines = held.waits.iter().map(|wait| {
+        format!(
+            "{} N{} {}: {}\n",
+            wait.partition, wait.node, wait.behind, wait.what
+        )
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_drain_says_whom_it_waits_for() {
+    let mut picture = cluster(4);
+    let well = answers(&[
+        (2, "active", 999, 999),
+        (3, "active", 999, 999),
+        (4, "active", 100, 0),
+    ]);
+    assert_eq!(
+        waits(&picture, &well),
+        "",
+        "an active node waits for nothing"
+    );
+    set_state(&mut picture, 1, NodeState::Draining);
+    assert_eq!(
+        waits(&picture, &well),
+        "0 N0 0: its turn to exchange replicas has not come\n"
+    );
+
+    placed(&mut picture, &[1, 2, 3, 4], &[(1, &[1, 2, 3])]);
+    let table = Arc::make_mut(&mut picture.table);
+    let entry = table.partitions.get_mut(&PartitionId(0)).unwrap();
+    entry.next = [2, 3, 4].map(NodeId).to_vec();
+    assert_eq!(
+        waits(&picture, &well),
+        "0 N4 899: N4 is 899 records behind, it has applied 100\n"
+    );
+    let rebuilding = answers(&[
+        (2, "active", 999, 999),
+        (3, "active", 999, 999),
+        (4, "rebuilding", 0, 0),
+    ]);
+    assert_eq!(
+        waits(&picture, &rebuilding),
+        "0 N4 999: the replica on N4 is rebuilding: no source\n"
+    );
+    let silent = answers(&[(2, "active", 999, 999), (3, "active", 999, 999)]);
+    assert_eq!(waits(&picture, &silent), "0 N4 0: N4 does not answer\n");
+    let close = answers(&[
+        (2, "active", 999, 999),
+        (3, "active", 999, 999),
+        (4, "active", 990, 0),
+    ]);
+    assert_eq!(
+        waits(&picture, &close),
+        "0 N4 0: the log server of N4 is not yet a voter of the open segment\n"
+    );
+
+    // The replica has gone, and the log's old segment is there until all others have it on disk.
+    placed(
+        &mut picture,
+        &[2, 3, 4],
+        &[(1, &[1, 2, 3]), (9, &[2, 3, 4])],
+    );
+    assert_eq!(
+        waits(&picture, &close),
+        "0 N4 89: N4 has what 0 did on its disk, and old segments of the log go up to 89\n"
+    );
+    let flushed = answers(&[
+        (2, "active", 999, 999),
+        (3, "active", 999, 999),
+        (4, "active", 999, 89),
+    ]);
+    assert_eq!(
+        waits(&picture, &flushed),
+        "0 N0 0: old segments of the log are about to be trimmed\n"
     );
 }

@@ -82,17 +82,22 @@ impl Picture {
         if wanted.is_empty() {
             return Ok((0..count).map(PartitionId).collect());
         }
-        let known = |partition: &u32| {
-            u16::try_from(*partition)
-                .ok()
-                .filter(|partition| *partition < count)
-                .map(PartitionId)
-                .ok_or(OperationError::NoPartition {
-                    partition: *partition,
-                    partitions: count,
-                })
-        };
-        wanted.iter().map(known).collect()
+        wanted
+            .iter()
+            .map(|partition| self.partition(*partition))
+            .collect()
+    }
+
+    /// The one partition that an operator names.
+    pub(crate) fn partition(&self, wanted: u32) -> Result<PartitionId, OperationError> {
+        let partitions = self.cluster.partitions;
+        let known = u16::try_from(wanted)
+            .ok()
+            .filter(|partition| *partition < partitions);
+        known.map(PartitionId).ok_or(OperationError::NoPartition {
+            partition: wanted,
+            partitions,
+        })
     }
 
     /// Whether the node can be reached.

@@ -1,6 +1,6 @@
 //! One cluster, broken in one way at a time.
 
-use abide_rpc::proto::cluster::{DiskStatus, NodeStatus};
+use abide_rpc::proto::cluster::{DiskStatus, NodeStatus, SnapshotState};
 
 use super::*;
 
@@ -266,5 +266,35 @@ fn partitions_that_were_never_placed() {
     assert_eq!(
         found(&cluster),
         ["critical partitions-not-placed: partition 1"]
+    );
+}
+
+#[test]
+fn snapshots_that_do_not_come_are_told_with_the_reason() {
+    let mut cluster = well();
+    let state = |overdue_ms, age_ms, problem: &str| SnapshotState {
+        age_ms,
+        overdue_ms,
+        overdue_ms_max: 600_000,
+        problem: problem.to_owned(),
+    };
+    status(&mut cluster, 1).replicas[0].snapshots = Some(state(600_000, Some(900_000), ""));
+    assert_eq!(
+        found(&cluster),
+        [""; 0],
+        "one that is due may take its time"
+    );
+    status(&mut cluster, 1).replicas[0].snapshots =
+        Some(state(660_000, Some(3_000_000), "access denied"));
+    status(&mut cluster, 2).replicas[1].snapshots = Some(state(700_000, None, "access denied"));
+    // What a follower says is of the time when it led.
+    status(&mut cluster, 2).replicas[0].snapshots = Some(state(u64::MAX, None, ""));
+    assert_eq!(
+        found(&cluster),
+        ["warning snapshots-overdue: partition 0, partition 1"]
+    );
+    assert_eq!(
+        find(&cluster)[0].message,
+        "a snapshot of partitions 0, 1 has been due for 11 minutes; the newest one is 50 minutes old: access denied"
     );
 }

@@ -262,6 +262,12 @@ fn replica_columns() -> Vec<Column<Replica>> {
         Column::new("leader_epoch", Ty::U64, |row| row.replica.epoch.into()),
         Column::new("applied_log_lsn", Ty::U64, |row| row.replica.applied.into()),
         Column::new("durable_log_lsn", Ty::U64, |row| row.replica.durable.into()),
+        // Only leaders know it.
+        Column::new("archived_log_lsn", Ty::U64, |row| {
+            (row.replica.archived > 0)
+                .then_some(row.replica.archived)
+                .into()
+        }),
         Column::new("target_tail_lsn", Ty::U64, |row| row.replica.tail.into()),
         Column::new("broken_reason", Ty::Text, |row| {
             not_empty(&row.replica.problem).into()
