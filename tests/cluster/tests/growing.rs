@@ -27,11 +27,15 @@ async fn drill(nodes: usize, ingresses: usize, options: Options) -> UnderLoad {
     UnderLoad::with(Cluster::prepare(nodes, options), load).await
 }
 
-/// The nodes with a replica of each partition.
+/// The nodes with a replica of each partition; who stays, while replicas are exchanged for balance.
 async fn placement(cluster: &Cluster) -> Vec<BTreeSet<String>> {
     let rows = cluster.operator(&["partitions", "placement", "show"]).await;
     let names = |row: &Value| {
-        let names = row["replicas"].as_array().unwrap().iter();
+        let next = row["next"].as_array().unwrap();
+        let names = match next.is_empty() {
+            true => row["replicas"].as_array().unwrap().iter(),
+            false => next.iter(),
+        };
         names
             .map(|name| name.as_str().unwrap().to_owned())
             .collect()

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use abide_metadata::{
-    Metadata, NodeState, PartitionEntry, PartitionRule, PartitionRules, PartitionTable, Replication,
+    Metadata, NodeState, PartitionEntry, PartitionRule, PartitionRules, PartitionTable,
+    Replication, Txn,
 };
 use abide_rpc::proto::cluster::ReplicaStatus;
 use abide_rpc::proto::operations::change_rules::Change;
@@ -18,6 +19,8 @@ use crate::describe::Answers;
 
 /// More records than this before a replica, and it has not caught up.
 const LAG_RECORDS_MAX: u64 = 200;
+/// How often a change is made anew because another came between.
+const TRIES_MAX: usize = 8;
 
 /// What is wanted of partitions.
 pub(crate) fn rules(picture: &Picture) -> RulesReply {
@@ -128,35 +131,26 @@ pub(crate) async fn reassign(
         replicas: replicas.into_iter().collect(),
         replication: picture.cluster.replication,
     };
-    let mut done = BTreeMap::new();
-    commit::change(metadata, |table: &mut PartitionTable| {
-        done.clear();
-        for partition in &partitions {
-            let partition = *partition;
-            let entry = table
-                .partitions
-                .get_mut(&partition)
-                .filter(|entry| entry.leader.is_some())
-                .ok_or(OperationError::NotPlaced { partition })?;
-            wish.grant(partition, entry)?;
-            done.insert(partition, entry.clone());
-        }
-        Ok(!done.is_empty())
-    })
-    .await?;
-    if !request.freeze.is_empty() {
-        commit::change(metadata, |rules: &mut PartitionRules| {
+    for _ in 0..TRIES_MAX {
+        let mut table: PartitionTable = commit::load(metadata).await?;
+        let done = wish.grant_all(&partitions, &mut table)?;
+        let mut txn = Txn::new().replace(&table);
+        if !request.freeze.is_empty() {
+            let mut rules: PartitionRules = commit::load(metadata).await?;
             for partition in &partitions {
                 let rule = rules.partitions.entry(*partition).or_default();
                 rule.placement_frozen = Some(request.freeze.clone());
             }
-            Ok(true)
-        })
-        .await?;
+            // At once: who governs would put in between what it thinks right, and that would be frozen.
+            txn = txn.replace(&rules);
+        }
+        if commit::commit(metadata, txn).await? {
+            return Ok(ReassignReply {
+                partitions: done.into_iter().map(reassigned).collect(),
+            });
+        }
     }
-    Ok(ReassignReply {
-        partitions: done.into_iter().map(reassigned).collect(),
-    })
+    Err(OperationError::Contended)
 }
 
 /// What every partition of a request is to become.
@@ -168,6 +162,25 @@ struct Wish {
 }
 
 impl Wish {
+    /// The next epoch of each partition.
+    fn grant_all(
+        &self,
+        partitions: &[PartitionId],
+        table: &mut PartitionTable,
+    ) -> Result<BTreeMap<PartitionId, PartitionEntry>, OperationError> {
+        let mut done = BTreeMap::new();
+        for partition in partitions.iter().copied() {
+            let entry = table
+                .partitions
+                .get_mut(&partition)
+                .filter(|entry| entry.leader.is_some())
+                .ok_or(OperationError::NotPlaced { partition })?;
+            self.grant(partition, entry)?;
+            done.insert(partition, entry.clone());
+        }
+        Ok(done)
+    }
+
     /// The next epoch of a partition.
     fn grant(
         &self,
