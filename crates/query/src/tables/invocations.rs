@@ -235,13 +235,31 @@ pub(super) fn pinned(row: &Row) -> Option<String> {
     Some(DeploymentId(u128::from_be_bytes(bytes)).to_string())
 }
 
-/// The name that goes with a failure's code where the interface shows one.
+/// A failure with the name that goes with its code where the interface shows one.
 pub(super) fn coded(failure: &state::Failure) -> String {
     let (code, message) = (failure.code, &failure.message);
-    match code {
-        500 => format!("[500 Internal] {message}"),
-        code => format!("[{code}] {message}"),
+    match code_name(code) {
+        Some(name) => format!("[{code} {name}] {message}"),
+        None => format!("[{code}] {message}"),
     }
+}
+
+/// The codes that have names; HTTP has more.
+fn code_name(code: u32) -> Option<&'static str> {
+    Some(match code {
+        400 => "Bad request",
+        404 => "Not found",
+        409 => "Aborted",
+        410 => "Gone",
+        415 => "Unsupported media type",
+        470 => "Not ready",
+        500 => "Internal",
+        570 => "Journal mismatch",
+        571 => "Protocol violation",
+        572 => "Awaiting two async results",
+        573 => "Unsupported feature",
+        _ => return None,
+    })
 }
 
 fn last_failure(row: &Row) -> Option<String> {
