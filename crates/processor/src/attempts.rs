@@ -77,6 +77,14 @@ impl Attempts {
         self.running.get_mut(id)
     }
 
+    /// Whether it waits for its turn in its scope and was not attempted here. One that another leader has attempted
+    /// may pass for one that never was, until its journal says more.
+    pub(crate) fn waits(&self, id: &InvocationId) -> bool {
+        self.running.get(id).is_some_and(|running| {
+            running.queue.is_some() && running.started == 0 && matches!(running.phase, Phase::Ready)
+        })
+    }
+
     /// Puts an invocation into the queue, with a fresh budget of retries.
     pub(crate) fn start(
         &mut self,

@@ -11,6 +11,7 @@ use abide_metadata::keys as metadata_keys;
 use abide_rpc::Service;
 use abide_rpc::proto::partition as wire;
 use abide_schema::{OnMaxAttempts, RuleBook};
+use abide_service_protocol::{Notification, NotificationId, RawEntry};
 use abide_state_machine::keys::{self, Table};
 use abide_state_machine::proto::{
     self as state, Status, attempt_effect, command::Kind, journal_event,
@@ -30,6 +31,21 @@ use crate::partition::PartitionError;
 use crate::queues::Queue;
 use crate::traces;
 use crate::wire::{Response, deployment_of};
+
+/// Ends one that waits for its turn in its scope: it would hear of its cancellation when its turn comes only. Whoever
+/// cancels a caller waits for the callees, too.
+fn cancel_waiting(id: &InvocationId) -> state::Operate {
+    state::Operate {
+        id: Bytes::copy_from_slice(&id.to_bytes()),
+        operation: state::Operation::Cancel as i32,
+        waits: true,
+        ..Default::default()
+    }
+}
+
+fn is_cancellation(entry: &RawEntry) -> bool {
+    Notification::decode(entry).is_ok_and(|notification| notification.id == NotificationId::CANCEL)
+}
 
 /// What is to be told to another partition about its messages.
 #[derive(Default)]
@@ -52,6 +68,9 @@ impl Leader<'_> {
             }
             Action::PauseQueue { queue, paused } => self.attempts.queues.pause(queue, paused),
             Action::Notify { id, index, entry } => {
+                if self.attempts.waits(&id) && is_cancellation(&entry) {
+                    self.propose(Kind::Operate(cancel_waiting(&id)), OnApplied::Nobody);
+                }
                 self.tell(&id, ToAttempt::Notification { index, entry });
             }
             Action::CommandAck { id, command_index } => {

@@ -49,7 +49,8 @@ impl Leader<'_> {
                 id: Bytes::copy_from_slice(&id.to_bytes()),
                 operation: Operation::Resume as i32,
                 deployment: deployment.map(Box::new),
-                last_failure: None,
+                waits: self.attempts.waits(&id),
+                ..Default::default()
             }),
             OnApplied::Operate(responder),
         );
@@ -79,6 +80,7 @@ impl Leader<'_> {
                 new_id: Bytes::copy_from_slice(&restart.new_id.to_bytes()),
                 from: restart.from,
                 deployment,
+                waits: self.attempts.waits(&restart.id),
             }),
             OnApplied::Operate(responder),
         );

@@ -82,6 +82,8 @@ impl Leader<'_> {
                 if operate.operation() == state::Operation::Pause {
                     operate.last_failure = self.why_backing_off(&operate.id).map(Box::new);
                 }
+                operate.waits = InvocationId::from_bytes(&operate.id)
+                    .is_some_and(|id| self.attempts.waits(&id));
                 self.propose(Kind::Operate(operate), OnApplied::Operate(responder));
             }
             Request::Resume(id, whither) => self.on_resume(id, whither, responder)?,
@@ -319,8 +321,7 @@ impl Leader<'_> {
             Status::Paused => InvocationStatus::Paused,
             Status::Completed => InvocationStatus::Completed,
             Status::Invoked => match self.attempts.get(id).map(|running| &running.phase) {
-                // Behind others of its scope, and never started before.
-                Some(Phase::Ready) if row.flow.is_some() && row.pinned.is_none() => {
+                Some(Phase::Ready) if self.attempts.waits(id) && row.pinned.is_none() => {
                     InvocationStatus::Pending
                 }
                 Some(Phase::Ready) | None => InvocationStatus::Ready,

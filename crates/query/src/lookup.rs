@@ -37,7 +37,7 @@ pub(crate) struct Lookup {
     /// The column of the service's name.
     pub(crate) service: Option<&'static str>,
     /// The column of the state of an invocation, and the stored states of each of its values.
-    pub(crate) status: Option<fn(&str) -> Option<Status>>,
+    pub(crate) status: Option<fn(&str) -> &'static [Status]>,
     /// Whether only invocations with a scope are in the table.
     pub(crate) scoped: bool,
 }
@@ -321,12 +321,12 @@ fn is_null(filters: &[Expr], name: &str) -> bool {
 }
 
 /// The stored states that the filters on `status` leave; `None` if they leave all, or cannot be read.
-fn statuses(filters: &[Expr], status_of: fn(&str) -> Option<Status>) -> Option<Vec<Status>> {
+fn statuses(filters: &[Expr], statuses_of: fn(&str) -> &'static [Status]) -> Option<Vec<Status>> {
     let mut left: Vec<Status> = STATUSES.to_vec();
     if let Some(values) = values_of(filters, "status") {
         let wanted: BTreeSet<i32> = (values.iter().filter_map(text))
-            .filter_map(|name| status_of(&name))
-            .map(|status| status as i32)
+            .flat_map(|name| statuses_of(&name))
+            .map(|status| *status as i32)
             .collect();
         left.retain(|status| wanted.contains(&(*status as i32)));
     }
@@ -339,10 +339,10 @@ fn statuses(filters: &[Expr], status_of: fn(&str) -> Option<Status>) -> Option<V
         }) = filter
             && is_column(column, "status")
             && let Expr::Literal(value, _) = &**right
-            && let Some(status) = text(value).and_then(|name| status_of(&name))
-            && status != Status::Invoked
+            && let Some(name) = text(value)
         {
-            left.retain(|one| *one != status);
+            let excluded = statuses_of(&name);
+            left.retain(|one| *one == Status::Invoked || !excluded.contains(one));
         }
     }
     (left.len() < STATUSES.len()).then_some(left)

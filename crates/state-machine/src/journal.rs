@@ -178,7 +178,7 @@ impl Transaction<'_> {
             None => return Ok(()),
         };
         if name == NotificationId::CANCEL {
-            return self.cancel(&id).map(drop);
+            return self.cancel(&id, false).map(drop);
         }
         let Some(mut invocation) = self.load(&id)? else {
             return Ok(());

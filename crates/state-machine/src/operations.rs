@@ -19,10 +19,10 @@ impl Transaction<'_> {
             return Ok(Reply::Operated(Operated::NotFound));
         };
         let operated = match operate.operation() {
-            Operation::Cancel => self.cancel(&id)?,
-            Operation::Kill => self.kill(&id)?,
-            Operation::Resume => self.resume(&id, operate.deployment)?,
-            Operation::Pause => self.pause(&id, operate.last_failure)?,
+            Operation::Cancel => self.cancel(&id, operate.waits)?,
+            Operation::Kill => self.kill(&id, operate.waits)?,
+            Operation::Resume => self.resume(&id, operate.deployment, operate.waits)?,
+            Operation::Pause => self.pause(&id, operate.last_failure, operate.waits)?,
             Operation::Purge => self.purge(&id, false)?,
             Operation::PurgeJournal => self.purge(&id, true)?,
         };
@@ -30,34 +30,37 @@ impl Transaction<'_> {
     }
 
     /// Tells the handler to stop; one that has not started ends here and now (service protocol reference, 5.11).
-    pub(crate) fn cancel(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
+    pub(crate) fn cancel(
+        &mut self,
+        id: &InvocationId,
+        waits: bool,
+    ) -> Result<Operated, StoreError> {
         let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
-        match invocation.status() {
-            Status::Completed => Ok(Operated::AlreadyCompleted),
-            Status::Scheduled | Status::Inboxed => {
-                never_began(&mut invocation);
-                self.complete(id, invocation, proto::Outcome::failed(409, "canceled"))?;
-                Ok(Operated::Done)
-            }
-            Status::Invoked | Status::Suspended | Status::Paused => {
-                self.notify(id, &mut invocation, Notification::cancel())?;
-                self.save(id, &mut invocation);
-                Ok(Operated::Appended)
-            }
+        if is_yet_to_begin(&invocation, waits) {
+            leave_no_trace(&mut invocation);
+            self.complete(id, invocation, proto::Outcome::failed(409, "canceled"))?;
+            return Ok(Operated::Done);
         }
+        if invocation.status() == Status::Completed {
+            return Ok(Operated::AlreadyCompleted);
+        }
+        self.notify(id, &mut invocation, Notification::cancel())?;
+        self.save(id, &mut invocation);
+        Ok(Operated::Appended)
     }
 
     /// Ends the invocation without asking its handler, and its callees likewise.
-    fn kill(&mut self, id: &InvocationId) -> Result<Operated, StoreError> {
+    fn kill(&mut self, id: &InvocationId, waits: bool) -> Result<Operated, StoreError> {
         let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
-        match invocation.status() {
-            Status::Completed => return Ok(Operated::AlreadyCompleted),
-            Status::Scheduled | Status::Inboxed => never_began(&mut invocation),
-            Status::Invoked | Status::Suspended | Status::Paused => {}
+        if invocation.status() == Status::Completed {
+            return Ok(Operated::AlreadyCompleted);
+        }
+        if is_yet_to_begin(&invocation, waits) {
+            leave_no_trace(&mut invocation);
         }
         for callee in self.callees(id, &invocation)? {
             self.send(
@@ -79,10 +82,14 @@ impl Transaction<'_> {
         &mut self,
         id: &InvocationId,
         elsewhere: Option<Box<proto::Pinned>>,
+        waits: bool,
     ) -> Result<Operated, StoreError> {
         let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
+        if is_yet_to_begin(&invocation, waits) {
+            return Ok(Operated::WrongState);
+        }
         match invocation.status() {
             Status::Completed => return Ok(Operated::AlreadyCompleted),
             Status::Scheduled | Status::Inboxed => return Ok(Operated::WrongState),
@@ -103,10 +110,14 @@ impl Transaction<'_> {
         &mut self,
         id: &InvocationId,
         last_failure: Option<Box<proto::AttemptFailure>>,
+        waits: bool,
     ) -> Result<Operated, StoreError> {
         let Some(mut invocation) = self.load_remembered(id)? else {
             return Ok(Operated::NotFound);
         };
+        if is_yet_to_begin(&invocation, waits) {
+            return Ok(Operated::WrongState);
+        }
         match invocation.status() {
             Status::Completed => Ok(Operated::AlreadyCompleted),
             Status::Scheduled | Status::Inboxed => Ok(Operated::WrongState),
@@ -277,8 +288,18 @@ impl Transaction<'_> {
     }
 }
 
+/// Whether no attempt was made yet. Of one with a scope only its leader can say so: it is invoked from the beginning,
+/// and `waits` for its turn there. What its journal says of an attempt outweighs that.
+pub(crate) fn is_yet_to_begin(invocation: &Invocation, waits: bool) -> bool {
+    match invocation.status() {
+        Status::Scheduled | Status::Inboxed => true,
+        Status::Invoked => waits && invocation.flow.is_some() && invocation.pinned.is_none(),
+        Status::Suspended | Status::Paused | Status::Completed => false,
+    }
+}
+
 /// One that ends before it began leaves nothing behind for anybody to see.
-fn never_began(invocation: &mut Invocation) {
+fn leave_no_trace(invocation: &mut Invocation) {
     invocation.completion_retention_ms = 0;
     invocation.journal_retention_ms = 0;
 }

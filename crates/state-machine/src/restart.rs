@@ -15,6 +15,7 @@ use crate::apply::Transaction;
 use crate::convert::outcome_to_stored;
 use crate::journal::{is_notification, read_journal};
 use crate::lifecycle::random_seed;
+use crate::operations::is_yet_to_begin;
 use crate::proto::{self, Invocation, Status};
 use crate::store::StoreError;
 
@@ -45,7 +46,7 @@ impl Transaction<'_> {
         let Some(old) = self.load_remembered(id)? else {
             return Ok(Restarted::NotFound);
         };
-        if let Some(refused) = refusal(&old, restart.from) {
+        if let Some(refused) = refusal(&old, restart) {
             return Ok(refused);
         }
         let journal = read_journal(self.store, id, old.journal_length)?;
@@ -85,15 +86,18 @@ impl Transaction<'_> {
 }
 
 /// Why the invocation cannot be restarted, if its row says so already.
-fn refusal(old: &Invocation, from: u32) -> Option<Restarted> {
+fn refusal(old: &Invocation, restart: &proto::RestartAsNew) -> Option<Restarted> {
     let is_workflow = (old.target.as_ref())
         .is_some_and(|target| target.service_kind() == proto::ServiceKind::Workflow);
     match old.status() {
+        _ if is_yet_to_begin(old, restart.waits) => Some(Restarted::NotStarted),
         Status::Scheduled | Status::Inboxed => Some(Restarted::NotStarted),
         Status::Invoked | Status::Suspended | Status::Paused => Some(Restarted::StillRunning),
         Status::Completed if is_workflow => Some(Restarted::Unsupported),
         Status::Completed if old.journal_length == 0 => Some(Restarted::NoInput),
-        Status::Completed if from > 0 && old.pinned.is_none() => Some(Restarted::Unsupported),
+        Status::Completed if restart.from > 0 && old.pinned.is_none() => {
+            Some(Restarted::Unsupported)
+        }
         Status::Completed => None,
     }
 }

@@ -22,6 +22,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The signal that handlers listen for, and the one that nobody sends.
 const SIGNAL: &str = "go";
 const NEVER: &str = "never";
+/// At the end of the name of the run after which a handler tells the client that it may interrupt it.
+pub(crate) const BEFORE: &str = " before";
+/// At the end of the label of a callee that its caller waits for until it is interrupted.
+pub(crate) const NEVER_ENDS: &str = " never";
 
 struct DiffService(Ledger);
 struct DiffObject(Ledger);
@@ -509,14 +513,14 @@ impl<'a, O: Ops<'a>> Interpreter<'a, O> {
                 // A run's work starts when its command is sent, which may be before the engine has
                 // the commands ahead of it; its result comes back only after those are durable. A
                 // kill on the announcement would otherwise overtake the last state.
-                self.run(&format!("{label} before"), 0, 0).await?;
+                self.run(&format!("{label}{BEFORE}"), 0, 0).await?;
                 let waits = Note::Waits(label.to_owned(), self.ops.id().to_owned());
                 self.note(label, waits).await?;
-                self.never(*never, label).await?;
+                self.never(*never, &format!("{label}{NEVER_ENDS}")).await?;
             }
             Finale::TellAndWait(id, never) => {
                 self.ops.complete_awakeable(id, &Ok(told));
-                self.never(*never, label).await?;
+                self.never(*never, &format!("{label}{NEVER_ENDS}")).await?;
             }
             Finale::TellAndListen(id) => {
                 let signal = self.ops.signal(SIGNAL);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::interpreter::in_one_spelling;
+use crate::interpreter::{BEFORE, NEVER_ENDS, in_one_spelling};
 use crate::world::World;
 
 /// How often the rows are read until they hold still.
@@ -19,8 +19,8 @@ const READS: usize = 40;
 pub async fn of_run(world: &World, run: &str) -> Value {
     let mut before = Value::Null;
     for _ in 0..READS {
-        let rows = read(world, run).await;
-        if rows == before {
+        let (rows, settled) = read(world, run).await;
+        if rows == before && settled {
             return rows;
         }
         before = rows;
@@ -29,16 +29,19 @@ pub async fn of_run(world: &World, run: &str) -> Value {
     before
 }
 
-async fn read(world: &World, run: &str) -> Value {
+/// The rows, and whether nothing in them waits for a time or a turn of its own.
+async fn read(world: &World, run: &str) -> (Value, bool) {
+    let mut settled = true;
     let invocations = world.ledger().invocations(run);
     let ids: Vec<String> = invocations.values().map(|id| format!("'{id}'")).collect();
     let ids = ids.join(",");
     if ids.is_empty() {
-        return Value::Null;
+        return (Value::Null, settled);
     }
     let labels: HashMap<&str, &str> = invocations
         .iter()
-        .filter(|(label, _)| !label.ends_with(" waits"))
+        // Whether a caller that is interrupted has come to its call is a matter of time.
+        .filter(|(label, _)| !label.ends_with(" waits") && !label.ends_with(NEVER_ENDS))
         .map(|(label, id)| (id.as_str(), label.as_str()))
         .collect();
     let mut told: BTreeMap<&str, Value> = BTreeMap::new();
@@ -70,7 +73,9 @@ async fn read(world: &World, run: &str) -> Value {
             };
             row["completion_failure"] = json!(spelled);
         }
-        if row["status"] != "completed" {
+        let status = row["status"].as_str().unwrap_or_default();
+        settled &= !["backing-off", "ready", "pending", "scheduled"].contains(&status);
+        if status != "completed" {
             // Whether it has suspended yet is a matter of time.
             row["status"] = json!("not completed");
         }
@@ -82,7 +87,7 @@ async fn read(world: &World, run: &str) -> Value {
     let entries = query(
         world,
         &format!(
-            "SELECT id, index, entry_type, name, invoked_target FROM sys_journal \
+            "SELECT id, index, entry_type, name, entry_lite_json FROM sys_journal \
              WHERE id IN ({ids}) ORDER BY id, index"
         ),
     )
@@ -97,10 +102,8 @@ async fn read(world: &World, run: &str) -> Value {
         } else {
             "commands"
         };
-        let target = row["invoked_target"]
-            .as_str()
-            .map(|target| target.replace(run, "run"));
-        let entry = json!([entry_type, row["name"], target]);
+        let callee = callee(&row).map(|callee| callee.replace(run, "run"));
+        let entry = json!([entry_type, row["name"], callee]);
         if let Some(entries) = told
             .get_mut(label)
             .and_then(|invocation| invocation[list].as_array_mut())
@@ -108,7 +111,8 @@ async fn read(world: &World, run: &str) -> Value {
             entries.push(entry);
         }
     }
-    for invocation in told.values_mut() {
+    for (label, invocation) in &mut told {
+        leave_out_what_may_be_interrupted(label, invocation);
         if let Some(notifications) = invocation["notifications"].as_array_mut() {
             notifications.sort_by_key(Value::to_string);
         }
@@ -122,11 +126,43 @@ async fn read(world: &World, run: &str) -> Value {
          completion_failure FROM sys_promise WHERE service_key LIKE '{run}-%' \
          ORDER BY service_key, key"
     );
-    json!({
+    let rows = json!({
         "invocations": told,
         "state": without_run(query(world, &state).await, run),
         "promises": without_run(query(world, &promises).await, run),
-    })
+    });
+    (rows, settled)
+}
+
+/// The client hears that a handler waits before the engine has all that the handler does then. How much of it is still
+/// stored when the interruption comes is a matter of time, and so is whether who was cancelled still hears of the calls
+/// that it cancels in turn.
+fn leave_out_what_may_be_interrupted(label: &str, invocation: &mut Value) {
+    if invocation["invocation"]["completion_failure"] == "[409] cancelled" {
+        invocation["notifications"] = json!([]);
+        invocation["invocation"]["journal_size"] = Value::Null;
+    }
+    let last = format!("{label}{BEFORE}");
+    let Some(commands) = invocation["commands"].as_array_mut() else {
+        return;
+    };
+    let Some(place) = commands.iter().position(|command| command[1] == *last) else {
+        return;
+    };
+    commands.truncate(place + 1);
+    invocation["notifications"] = json!([]);
+    for size in ["journal_size", "journal_commands_size"] {
+        invocation["invocation"][size] = Value::Null;
+    }
+}
+
+/// Whom a command calls. The entry says it on every server, `invoked_target` does not.
+fn callee(row: &Value) -> Option<String> {
+    let entry: Value = serde_json::from_str(row["entry_lite_json"].as_str()?).ok()?;
+    let command = entry["Command"].as_object()?.values().next()?;
+    let target = command["invocation_target"].as_object()?.values().next()?;
+    let parts = ["name", "key", "handler"].map(|part| target[part].as_str());
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join("/"))
 }
 
 fn without_run(mut rows: Vec<Value>, run: &str) -> Vec<Value> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use abide_test_cluster::{Api, Process};
+use abide_test_cluster::{Api, Process, free_port};
 use http::Method;
 use tempfile::TempDir;
 
@@ -19,10 +19,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts the program on `port` and the two after it, and waits until it serves.
-    pub async fn start(program: &Path, port: u16) -> Peer {
+    /// Starts the program on ports of its own, so that no other peer answers for it, and waits until it serves.
+    pub async fn start(program: &Path) -> Peer {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ports = [port, port + 1, port + 2];
+        let ports = [free_port(), free_port(), free_port()];
         let config = format!(
             "node-name = \"peer\"\n\
              cluster-name = \"peer\"\n\

@@ -137,7 +137,7 @@ impl World {
     ) -> Outcome {
         let expected = model::outcome(program).ok();
         let enough =
-            deadline.min(Instant::now() + Duration::from_secs(if self.insists { 120 } else { 8 }));
+            deadline.min(Instant::now() + Duration::from_secs(if self.insists { 120 } else { 20 }));
         let mut pause = Duration::from_millis(10);
         loop {
             let mut outcome = self.state(run, program).await;

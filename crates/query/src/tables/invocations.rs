@@ -64,7 +64,7 @@ pub(super) fn add(tables: &mut Tables, sources: &Sources) {
     tables.insert("sys_invocation_state", Arc::new(table));
 }
 
-fn lookup(status: Option<fn(&str) -> Option<Status>>) -> Lookup {
+fn lookup(status: Option<fn(&str) -> &'static [Status]>) -> Lookup {
     Lookup {
         table: Table::Invocation,
         shape: KeyShape::Id {
@@ -125,27 +125,28 @@ fn paused(invocation: &state::Invocation) -> Option<AttemptInfo> {
     })
 }
 
-/// The stored state behind a value of `sys_invocation.status`.
-fn stored_status(name: &str) -> Option<Status> {
-    Some(match name {
-        "pending" => Status::Inboxed,
-        "scheduled" => Status::Scheduled,
-        "ready" | "running" | "backing-off" => Status::Invoked,
-        "suspended" => Status::Suspended,
-        "paused" => Status::Paused,
-        "completed" => Status::Completed,
-        _ => return None,
-    })
+/// The stored states behind a value of `sys_invocation.status`.
+fn stored_status(name: &str) -> &'static [Status] {
+    match name {
+        // With a scope, its row says that it is invoked.
+        "pending" => &[Status::Inboxed, Status::Invoked],
+        "scheduled" => &[Status::Scheduled],
+        "ready" | "running" | "backing-off" => &[Status::Invoked],
+        "suspended" => &[Status::Suspended],
+        "paused" => &[Status::Paused],
+        "completed" => &[Status::Completed],
+        _ => &[],
+    }
 }
 
 /// The stored state behind a value of `sys_invocation_status.status`.
-fn durable_status(name: &str) -> Option<Status> {
-    Some(match name {
-        "inboxed" => Status::Inboxed,
-        "invoked" => Status::Invoked,
-        "scheduled" | "suspended" | "paused" | "completed" => return stored_status(name),
-        _ => return None,
-    })
+fn durable_status(name: &str) -> &'static [Status] {
+    match name {
+        "inboxed" => &[Status::Inboxed, Status::Invoked],
+        "invoked" => &[Status::Invoked],
+        "scheduled" | "suspended" | "paused" | "completed" => stored_status(name),
+        _ => &[],
+    }
 }
 
 impl Row {
@@ -153,6 +154,7 @@ impl Row {
         match (self.invocation.status(), &self.attempt) {
             (Status::Invoked, Some(attempt)) if attempt.in_flight => "running",
             (Status::Invoked, Some(attempt)) if attempt.started > 0 => "backing-off",
+            (Status::Invoked, _) if self.is_yet_to_begin() => "pending",
             (Status::Invoked, _) => "ready",
             (Status::Inboxed, _) => "pending",
             (Status::Scheduled, _) => "scheduled",
@@ -165,6 +167,7 @@ impl Row {
     fn durable_status(&self) -> &'static str {
         match self.invocation.status() {
             Status::Inboxed => "inboxed",
+            Status::Invoked if self.is_yet_to_begin() => "inboxed",
             Status::Invoked => "invoked",
             Status::Scheduled => "scheduled",
             Status::Suspended => "suspended",
@@ -208,6 +211,34 @@ impl Row {
         self.failure()?.related_command.as_ref()
     }
 
+    /// Whether it waits for its first turn in its scope. Its row says from the beginning that it is invoked.
+    pub(super) fn is_yet_to_begin(&self) -> bool {
+        self.invocation.status() == Status::Invoked
+            && self.invocation.flow.is_some()
+            && self.invocation.pinned.is_none()
+            && (self.attempt.as_ref())
+                .is_some_and(|attempt| attempt.started == 0 && !attempt.in_flight)
+    }
+
+    /// When it was first attempted, or first could have been.
+    pub(super) fn began_at(&self) -> u64 {
+        match self.is_yet_to_begin() {
+            true => 0,
+            false => self.invocation.running_at,
+        }
+    }
+
+    /// When it was put behind others. What has a scope begins in its queue.
+    fn inboxed_at(&self) -> u64 {
+        let invocation = &self.invocation;
+        match &invocation.flow {
+            Some(_) if invocation.inboxed_at == 0 && invocation.execute_at == 0 => {
+                invocation.created_at
+            }
+            _ => invocation.inboxed_at,
+        }
+    }
+
     pub(super) fn started(&self) -> Option<&AttemptInfo> {
         self.attempt.as_ref().filter(|attempt| attempt.started > 0)
     }
@@ -235,13 +266,31 @@ pub(super) fn pinned(row: &Row) -> Option<String> {
     Some(DeploymentId(u128::from_be_bytes(bytes)).to_string())
 }
 
-/// The name that goes with a failure's code where the interface shows one.
+/// A failure with the name that goes with its code where the interface shows one.
 pub(super) fn coded(failure: &state::Failure) -> String {
     let (code, message) = (failure.code, &failure.message);
-    match code {
-        500 => format!("[500 Internal] {message}"),
-        code => format!("[{code}] {message}"),
+    match code_name(code) {
+        Some(name) => format!("[{code} {name}] {message}"),
+        None => format!("[{code}] {message}"),
     }
+}
+
+/// The codes that have names; HTTP has more.
+fn code_name(code: u32) -> Option<&'static str> {
+    Some(match code {
+        400 => "Bad request",
+        404 => "Not found",
+        409 => "Aborted",
+        410 => "Gone",
+        415 => "Unsupported media type",
+        470 => "Not ready",
+        500 => "Internal",
+        570 => "Journal mismatch",
+        571 => "Protocol violation",
+        572 => "Awaiting two async results",
+        573 => "Unsupported feature",
+        _ => return None,
+    })
 }
 
 fn last_failure(row: &Row) -> Option<String> {
@@ -390,14 +439,14 @@ fn durable() -> Vec<Column<Row>> {
         Column::new("modified_at", Ty::Time, |row| {
             row.invocation.modified_at.into()
         }),
-        Column::new("inboxed_at", Ty::Time, |row| at(row.invocation.inboxed_at)),
+        Column::new("inboxed_at", Ty::Time, |row| at(row.inboxed_at())),
         Column::new("scheduled_at", Ty::Time, |row| {
             at(row.invocation.scheduled_at)
         }),
         Column::new("scheduled_start_at", Ty::Time, |row| {
             at(row.invocation.execute_at)
         }),
-        Column::new("running_at", Ty::Time, |row| at(row.invocation.running_at)),
+        Column::live("running_at", Ty::Time, |row| at(row.began_at())),
         Column::new("completed_at", Ty::Time, |row| {
             at(row.invocation.completed_at)
         }),
@@ -551,7 +600,7 @@ fn sys_invocation_status() -> Vec<Column<Row>> {
         partition_key(),
         id(),
         vqueue_id(),
-        Column::new("status", Ty::Text, |row| row.durable_status().into()),
+        Column::live("status", Ty::Text, |row| row.durable_status().into()),
     ];
     columns.extend(completion());
     columns.extend(target());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use abide_processor::flow::{Blocked, QueueState};
 
 use crate::column::{Column, Ty};
+use crate::json;
 use crate::provider::LocalTable;
 use crate::source::{Sources, UserLimit};
 use crate::tables::Tables;
@@ -56,7 +57,7 @@ fn limit_columns() -> Vec<Column<UserLimit>> {
     ]
 }
 
-/// What a queue waits for, as tools read it.
+/// What a queue waits for, as tools read it, in the order in which people are used to read it.
 fn blocked_json(queue: &QueueState) -> Option<String> {
     let blocked = queue.blocked.as_ref()?;
     let level = match blocked.level.matches('/').count() {
@@ -64,14 +65,17 @@ fn blocked_json(queue: &QueueState) -> Option<String> {
         1 => "level1",
         _ => "level2",
     };
-    let waits = serde_json::json!({
-        "resource": "limit-key-concurrency",
-        "scope": queue.flow.scope,
-        "limit_key": queue.flow.limit_key,
-        "blocked_level": level,
-        "blocked_rule": blocked.rule,
-    });
-    Some(waits.to_string())
+    Some(json::object(|waits| {
+        waits.text("resource", "limit-key-concurrency");
+        waits.text("scope", &queue.flow.scope);
+        if let Some(limit_key) = &queue.flow.limit_key {
+            waits.text("limit_key", limit_key);
+        }
+        waits.text("blocked_level", level);
+        if let Some(rule) = &blocked.rule {
+            waits.text("blocked_rule", rule);
+        }
+    }))
 }
 
 fn scheduler_columns() -> Vec<Column<QueueState>> {

@@ -83,7 +83,7 @@ fn status(row: &Row) -> &'static str {
         (Status::Completed, None) => "unknown",
         (Status::Scheduled, _) => "scheduled",
         _ if next_retry(row).is_some() => "backing-off",
-        _ if row.invocation.running_at > 0 => "started",
+        _ if row.began_at() > 0 => "started",
         _ => "new",
     }
 }
@@ -106,13 +106,13 @@ fn run_at(row: &Row) -> u64 {
 fn attempts(row: &Row) -> u64 {
     match row.started() {
         Some(attempt) => attempt.started,
-        None => u64::from(row.invocation.running_at > 0),
+        None => u64::from(row.began_at() > 0),
     }
 }
 
 fn latest_attempt(row: &Row) -> u64 {
     let live = (row.started()).and_then(|attempt| attempt.last_start_at);
-    live.map_or(row.invocation.running_at, |at| at.0)
+    live.map_or(row.began_at(), |at| at.0)
 }
 
 fn queue(name: &'static str) -> Column<Row> {
@@ -160,9 +160,7 @@ fn history() -> Vec<Column<Row>> {
         Column::null("num_pauses", Ty::U32),
         Column::null("num_suspensions", Ty::U32),
         Column::null("num_yields", Ty::U32),
-        Column::new("first_attempt_at", Ty::Time, |row| {
-            at(row.invocation.running_at)
-        }),
+        Column::live("first_attempt_at", Ty::Time, |row| at(row.began_at())),
         Column::live("latest_attempt_at", Ty::Time, |row| at(latest_attempt(row))),
         Column::new("first_runnable_at", Ty::Time, |row| {
             match row.invocation.execute_at {
@@ -284,7 +282,7 @@ impl Queue {
         }
         self.created_at = self.created_at.min(invocation.created_at);
         self.last_enqueued_at = self.last_enqueued_at.max(invocation.created_at);
-        self.last_start_at = self.last_start_at.max(invocation.running_at);
+        self.last_start_at = self.last_start_at.max(row.began_at());
         self.last_attempt_at = self.last_attempt_at.max(latest_attempt(row));
         self.last_finish_at = self.last_finish_at.max(invocation.completed_at);
         let count = match stage(row) {

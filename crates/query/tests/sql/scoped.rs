@@ -38,7 +38,8 @@ fn scoped() -> Rows {
         id
     };
     let running = put(101, Status::Invoked, &|row| row.running_at = CREATED + 200);
-    put(102, Status::Invoked, &|_| ());
+    // Invoked from the beginning, and not attempted yet.
+    let waiting = put(102, Status::Invoked, &|row| row.running_at = CREATED + 102);
     put(103, Status::Completed, &|row| {
         row.running_at = CREATED + 300;
         row.completed_at = CREATED + 400;
@@ -52,6 +53,7 @@ fn scoped() -> Rows {
             ..AttemptInfo::default()
         },
     );
+    rows.attempt(waiting, AttemptInfo::default());
     let flow = state::Flow::from(flow());
     let service = keys::service_in(Some(&flow), "Signup");
     rows.put(
@@ -92,6 +94,13 @@ async fn queues_show_what_waits_and_runs_in_them() {
         "limit_key": "a", "num_inbox": 1, "num_running": 1, "num_finished": 1,
     });
     assert_eq!(rows, [expected]);
+    let waiting = sql
+        .rows(&format!(
+            "select created_at, inboxed_at, running_at from sys_invocation where vqueue_id = '{queue}' and status = 'pending'"
+        ))
+        .await;
+    let since = "2026-11-18T11:06:40.102Z";
+    assert_eq!(waiting, [json!({"created_at": since, "inboxed_at": since})]);
     let text = format!("select count(*) from sys_invocation where vqueue_id = '{queue}'");
     assert_eq!(sql.count(&text).await, 3);
     let rows = sql

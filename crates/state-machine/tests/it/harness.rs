@@ -8,7 +8,7 @@ use abide_service_protocol::{MessageType, Notification, RawEntry, proto as wire}
 use abide_state_machine::proto::{self as state, attempt_effect, command::Kind};
 use abide_state_machine::{Action, Reply, StateMachine, Store, StoreError, keys};
 use abide_types::{
-    HandlerKind, InvocationId, InvocationTarget, Lsn, PartitionId, ServiceKind, partition_of,
+    Flow, HandlerKind, InvocationId, InvocationTarget, Lsn, PartitionId, ServiceKind, partition_of,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -481,6 +481,30 @@ impl World {
         (id, reply)
     }
 
+    /// An invocation of a plain service with a scope.
+    pub fn invoke_in_scope(&mut self, scope: &str) -> InvocationId {
+        self.random += 1;
+        let target = target("Svc", None, "go");
+        let id = target.scoped_id(Some(scope), None, self.random);
+        self.name(&id);
+        let flow = Flow {
+            scope: scope.to_owned(),
+            limit_key: None,
+        };
+        let invoke = state::Invoke {
+            id: Bytes::copy_from_slice(&id.to_bytes()),
+            target: Some(state::Target::from(&target)),
+            input: RawEntry::input(Vec::new(), Bytes::from_static(b"in")).payload,
+            completion_retention_ms: 1000,
+            journal_retention_ms: 1000,
+            request_id: Bytes::copy_from_slice(&self.random.to_be_bytes()),
+            flow: Some(Box::new(flow.into())),
+            ..Default::default()
+        };
+        self.apply(self.partition(&id), Kind::Invoke(invoke));
+        id
+    }
+
     /// A record of a source outside the cluster.
     pub fn produce(
         &mut self,
@@ -590,9 +614,20 @@ impl World {
     }
 
     pub fn operate(&mut self, id: &InvocationId, operation: state::Operation) -> Reply {
+        self.operate_waiting(id, operation, false)
+    }
+
+    /// As the leader proposes it who knows whether the invocation waits for its turn in its scope.
+    pub fn operate_waiting(
+        &mut self,
+        id: &InvocationId,
+        operation: state::Operation,
+        waits: bool,
+    ) -> Reply {
         let command = Kind::Operate(state::Operate {
             id: Bytes::copy_from_slice(&id.to_bytes()),
             operation: operation as i32,
+            waits,
             ..Default::default()
         });
         self.apply(self.partition(id), command)

@@ -18,3 +18,4 @@ mod restart;
 mod retention;
 mod signals;
 mod traces;
+mod waiting;

@@ -14,6 +14,7 @@ fn restart(world: &mut World, id: &InvocationId, number: u8, from: u32) -> Resta
         new_id: Bytes::copy_from_slice(&new.to_bytes()),
         from,
         deployment: world.invocation(id).and_then(|row| row.pinned),
+        waits: false,
     };
     match world.command(id, Kind::RestartAsNew(restart)) {
         Reply::Restarted(restarted) => restarted,

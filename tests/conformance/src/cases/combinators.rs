@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, case};
+use super::{Case, case, has_signals};
 use crate::{Language, Setting, World};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -21,29 +21,32 @@ pub(super) fn cases() -> Vec<Case> {
         case!(
             "combinators: signals, the first success",
             signals_first_success
-        ),
+        )
+        .only(has_signals),
         case!(
             "combinators: signals, all or the first failure",
             signals_all
-        ),
+        )
+        .only(has_signals),
         case!(
             "combinators: signals, the first failure ends all",
             signals_first_failure
-        ),
-        case!("combinators: signals, all settled", signals_settled),
-        case!("combinators: signals, the first of any kind", signals_first),
-        case!("combinators: a run overtakes a signal", run_overtakes).only(mixes_runs),
+        )
+        .only(has_signals),
+        case!("combinators: signals, all settled", signals_settled).only(has_signals),
+        case!("combinators: signals, the first of any kind", signals_first).only(has_signals),
+        case!("combinators: a run overtakes a signal", run_overtakes).only(mixes_runs_and_signals),
         case!(
             "combinators: a signal after a failed run",
             signal_after_failed_run
         )
-        .only(mixes_runs),
-        case!("combinators: a run and a signal, both", run_and_signal).only(mixes_runs),
+        .only(mixes_runs_and_signals),
+        case!("combinators: a run and a signal, both", run_and_signal).only(mixes_runs_and_signals),
         case!(
             "combinators: a run, a signal and a failed run, settled",
             all_kinds
         )
-        .only(mixes_runs),
+        .only(mixes_runs_and_signals),
         case!("combinators: results are kept in order", results),
     ]
 }
@@ -53,6 +56,11 @@ fn mixes_runs(language: Language, _: Setting) -> Result<(), &'static str> {
         Language::Rust => Err("the SDK cannot wait for a run together with something else"),
         _ => Ok(()),
     }
+}
+
+fn mixes_runs_and_signals(language: Language, setting: Setting) -> Result<(), &'static str> {
+    mixes_runs(language, setting)?;
+    has_signals(language, setting)
 }
 
 async fn run(world: &World, commands: Value) -> Value {

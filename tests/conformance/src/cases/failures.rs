@@ -35,7 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn has_metadata(language: Language, _: Setting) -> Result<(), &'static str> {
     match language {
-        Language::Rust => Err("the SDK's failures carry no metadata"),
+        Language::Rust | Language::Java => Err("the SDK's failures carry no metadata"),
         _ => Ok(()),
     }
 }

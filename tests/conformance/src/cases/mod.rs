@@ -71,6 +71,14 @@ macro_rules! case {
 }
 pub(crate) use case;
 
+/// Signals that handlers name and send to each other.
+fn has_signals(language: Language, _: Setting) -> Result<(), &'static str> {
+    match language {
+        Language::Java => Err("the SDK has no signals by name"),
+        _ => Ok(()),
+    }
+}
+
 /// Every case.
 pub fn all() -> Vec<Case> {
     [

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 
 use super::combinators::signal;
-use super::{Case, case};
+use super::{Case, case, has_signals};
 use crate::World;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -16,10 +16,10 @@ pub(super) fn cases() -> Vec<Case> {
             "awakeables: rejected through the ingress",
             rejected_by_ingress
         ),
-        case!("signals: resolved", resolved),
-        case!("signals: rejected", rejected),
-        case!("signals: sent before they are awaited", early),
-        case!("signals: a stream under one name keeps its order", stream),
+        case!("signals: resolved", resolved).only(has_signals),
+        case!("signals: rejected", rejected).only(has_signals),
+        case!("signals: sent before they are awaited", early).only(has_signals),
+        case!("signals: a stream under one name keeps its order", stream).only(has_signals),
     ]
 }
 

@@ -35,9 +35,6 @@ struct Arguments {
     /// The peer's server. Without it, outcomes are compared with the model's alone.
     #[arg(long, env = "ABIDE_PEER_SERVER")]
     peer: Option<PathBuf>,
-    /// The first of three ports for the peer.
-    #[arg(long, default_value_t = 28_100)]
-    peer_port: u16,
     /// Nodes of Abide.
     #[arg(long, default_value_t = 1)]
     nodes: usize,
@@ -139,7 +136,7 @@ async fn main() -> ExitCode {
     let mut peer_process = None;
     let mut peer = None;
     if let Some(program) = &arguments.peer {
-        let process = Peer::start(program, arguments.peer_port).await;
+        let process = Peer::start(program).await;
         let world = World::new(
             "peer",
             vec![process.ingress()],

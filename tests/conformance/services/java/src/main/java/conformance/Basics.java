@@ -9,6 +9,7 @@ import dev.restate.common.RequestBuilder;
 import dev.restate.common.Target;
 import dev.restate.sdk.Context;
 import dev.restate.sdk.DurableFuture;
+import dev.restate.sdk.RestateRandom;
 import dev.restate.sdk.common.TerminalException;
 import dev.restate.sdk.endpoint.definition.ServiceDefinition;
 import dev.restate.serde.Serde;
@@ -19,14 +20,14 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
-/** Input, output, runs, calls. This SDK has no signals. */
+/** Input, output, runs, calls. Version 2.4 of the SDK has no signals by name. */
 final class Basics {
   static List<ServiceDefinition> all() {
     return List.of(basics(), relay(), hidden());
   }
 
-  private static List<String> draw(Context ctx) {
-    return List.of(Double.toString(ctx.random().nextDouble()), ctx.random().nextUUID().toString());
+  private static List<String> draw(RestateRandom random) {
+    return List.of(Double.toString(random.nextDouble()), random.nextUUID().toString());
   }
 
   private static ServiceDefinition basics() {
@@ -65,10 +66,12 @@ final class Basics {
         .bare(
             "random",
             (Context ctx) -> {
-              List<String> before = draw(ctx);
+              // Every call of random() begins with the seed again.
+              RestateRandom random = ctx.random();
+              List<String> before = draw(random);
               JsonNode kept = ctx.run("kept", Define.JSON, () -> Define.tree(before));
               ctx.sleep(Duration.ofMillis(20));
-              List<String> again = draw(ctx);
+              List<String> again = draw(random);
               JsonNode keptAgain = ctx.run("kept again", Define.JSON, () -> Define.tree(again));
               boolean same = Define.tree(before).equals(kept) && Define.tree(again).equals(keptAgain);
               List<JsonNode> values = new ArrayList<>();

@@ -50,8 +50,9 @@ final class Define {
     return new Define(name, ServiceType.WORKFLOW);
   }
 
+  /** Services have no keys, and their handlers none to be exclusive about; the manifest wants a kind all the same. */
   private HandlerType own() {
-    return type == ServiceType.VIRTUAL_OBJECT ? HandlerType.EXCLUSIVE : null;
+    return type == ServiceType.VIRTUAL_OBJECT ? HandlerType.EXCLUSIVE : HandlerType.SHARED;
   }
 
   <C extends Context> Define handler(String handler, Handler<C> code) {
