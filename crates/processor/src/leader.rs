@@ -14,7 +14,7 @@ use abide_invoker::api::Effects;
 use abide_log::{AppendRequest, Fenced, LogChain, Mailbox, Sequencer};
 use abide_partition_store::PartitionStore;
 use abide_state_machine::proto::{self as state, command::Kind};
-use abide_state_machine::{ApplyError, StateMachine, VERSION};
+use abide_state_machine::{ApplyError, StateMachine, VERSION, WAITS_SINCE};
 use abide_types::{Epoch, InvocationId, InvocationTarget, Lsn, NodeId, PartitionId, Timestamp};
 use bytes::Bytes;
 use futures::future::OptionFuture;
@@ -126,6 +126,8 @@ pub(crate) struct Leader<'a> {
     leaders: BTreeMap<PartitionId, Option<NodeId>>,
     table_version: u64,
     view_version: u64,
+    /// The version of the state machine that was announced; 0 before.
+    behaviour: u32,
     /// Of the document with the rules in force.
     pub(crate) rules_version: u64,
     cleaner: Cleaner,
@@ -187,6 +189,7 @@ impl<'a> Leader<'a> {
             leaders: BTreeMap::new(),
             table_version: 0,
             view_version: 0,
+            behaviour: 0,
             rules_version: 0,
             committed_at: None,
             begun,
@@ -199,18 +202,7 @@ impl<'a> Leader<'a> {
     /// Leads until it must not any more.
     pub(crate) async fn run(mut self) -> Result<StepDown, PartitionError> {
         let view = self.context.metadata.view();
-        let in_force =
-            (view.cluster.as_ref()).map_or(1, |cluster| cluster.state_machine_in_force());
-        self.propose(
-            Kind::AnnounceLeader(state::AnnounceLeader {
-                epoch: self.epoch.0,
-                node: self.context.node.node.0,
-                generation: self.context.node.generation.0,
-                // Not what this program could: followers may be older, until all of them are not.
-                state_machine_version: in_force.min(VERSION),
-            }),
-            OnApplied::Nobody,
-        );
+        self.announce(&view);
         let end = self.rounds().await;
         self.give_up();
         end
@@ -279,11 +271,38 @@ impl<'a> Leader<'a> {
         }
     }
 
+    /// Says which behaviour is computed from here on: not what this program could, for followers may be older, until
+    /// all of them are not. What only a later behaviour knows is held back till then; see [`Leader::waits`].
+    fn announce(&mut self, view: &abide_metadata::View) {
+        let in_force =
+            (view.cluster.as_ref()).map_or(1, |cluster| cluster.state_machine_in_force());
+        let in_force = in_force.min(VERSION);
+        if in_force <= self.behaviour {
+            return;
+        }
+        self.behaviour = in_force;
+        self.propose(
+            Kind::AnnounceLeader(state::AnnounceLeader {
+                epoch: self.epoch.0,
+                node: self.context.node.node.0,
+                generation: self.context.node.generation.0,
+                state_machine_version: in_force,
+            }),
+            OnApplied::Nobody,
+        );
+    }
+
+    /// Whether an invocation waits for its first turn in its scope, as commands may say since version 2.
+    pub(crate) fn waits(&self, id: &InvocationId) -> bool {
+        WAITS_SINCE <= self.behaviour && self.attempts.waits(id)
+    }
+
     fn is_reassigned(&mut self, view: &abide_metadata::View) -> bool {
         if view.version == self.view_version {
             return false;
         }
         self.view_version = view.version;
+        self.announce(view);
         self.follow_rules(view);
         let table = &view.partition_table;
         if table.version == self.table_version {

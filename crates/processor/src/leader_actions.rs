@@ -68,7 +68,7 @@ impl Leader<'_> {
             }
             Action::PauseQueue { queue, paused } => self.attempts.queues.pause(queue, paused),
             Action::Notify { id, index, entry } => {
-                if self.attempts.waits(&id) && is_cancellation(&entry) {
+                if self.waits(&id) && is_cancellation(&entry) {
                     self.propose(Kind::Operate(cancel_waiting(&id)), OnApplied::Nobody);
                 }
                 self.tell(&id, ToAttempt::Notification { index, entry });

@@ -49,7 +49,7 @@ impl Leader<'_> {
                 id: Bytes::copy_from_slice(&id.to_bytes()),
                 operation: Operation::Resume as i32,
                 deployment: deployment.map(Box::new),
-                waits: self.attempts.waits(&id),
+                waits: self.waits(&id),
                 ..Default::default()
             }),
             OnApplied::Operate(responder),
@@ -80,7 +80,7 @@ impl Leader<'_> {
                 new_id: Bytes::copy_from_slice(&restart.new_id.to_bytes()),
                 from: restart.from,
                 deployment,
-                waits: self.attempts.waits(&restart.id),
+                waits: self.waits(&restart.id),
             }),
             OnApplied::Operate(responder),
         );

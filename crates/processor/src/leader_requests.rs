@@ -82,8 +82,8 @@ impl Leader<'_> {
                 if operate.operation() == state::Operation::Pause {
                     operate.last_failure = self.why_backing_off(&operate.id).map(Box::new);
                 }
-                operate.waits = InvocationId::from_bytes(&operate.id)
-                    .is_some_and(|id| self.attempts.waits(&id));
+                operate.waits =
+                    InvocationId::from_bytes(&operate.id).is_some_and(|id| self.waits(&id));
                 self.propose(Kind::Operate(operate), OnApplied::Operate(responder));
             }
             Request::Resume(id, whither) => self.on_resume(id, whither, responder)?,

@@ -16,8 +16,12 @@ use crate::keys;
 use crate::proto::{self, command::Kind};
 use crate::store::{Store, StoreError};
 
-/// The behaviour that this build computes. A leader announcement with a higher one stops the partition.
-pub const VERSION: u32 = 1;
+/// The behaviour that this build computes. A leader announcement with a higher one stops the partition. A leader sends
+/// what a version has brought once it has announced that version, which it does when all nodes know it.
+pub const VERSION: u32 = 2;
+
+/// Since then commands may say that an invocation waits for its first turn in its scope (`waits`).
+pub const WAITS_SINCE: u32 = 2;
 
 /// Why a record could not be applied. The partition stops there; others carry on.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ pub mod proto {
 }
 
 pub use action::{Action, Finished, Invoked, Operated, OutboxPosition, Queue, Reply, Restarted};
-pub use apply::{Applied, ApplyError, StateMachine, VERSION};
+pub use apply::{Applied, ApplyError, StateMachine, VERSION, WAITS_SINCE};
 pub use convert::{outcome_from_stored, outcome_to_stored};
 pub use events::EVENTS_MAX;
 pub use journal::{is_notification, read_journal};
