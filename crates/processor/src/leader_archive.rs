@@ -392,9 +392,13 @@ impl Leader<'_> {
                     .increment(saved.sent_bytes);
                 tracing::info!(partition = %self.partition, lsn = saved.snapshot.lsn, bytes = saved.snapshot.bytes,
                     sent = saved.sent_bytes, "snapshot stored");
+                let kept_max = self.context.archive.options.num_retained.max(1);
                 let retained = self.archiving.retained.get_or_insert_default();
                 retained.retain(|kept| saved.archived.0 <= kept.lsn);
                 retained.push(saved.snapshot.clone());
+                // Where nothing happened in between, those that went show the same record as those that stay.
+                let surplus = retained.len().saturating_sub(kept_max);
+                retained.drain(..surplus);
                 self.archiving.problem = None;
                 self.archiving.due_since = None;
                 self.archiving.note(ticket, Ticket::Done(saved.snapshot));
