@@ -69,6 +69,10 @@ async fn a_replica_that_lost_its_store_starts_from_the_snapshot_below_which_the_
     };
     let mut cluster = Cluster::start(3, options).await;
     cluster.register(&uri).await;
+    // Away, and without its store when it comes back: it holds nothing up. Its own log server was not there either, and
+    // has none of the records that are about to come; from those it could make its store again.
+    cluster.kill(VICTIM);
+    fs::remove_dir_all(cluster.data(VICTIM).join("partitions")).unwrap();
     for number in 1..=50 {
         add(&cluster, 0, "before", number).await;
     }
@@ -77,9 +81,6 @@ async fn a_replica_that_lost_its_store_starts_from_the_snapshot_below_which_the_
     let first = taken[0]["lsn"].as_u64().unwrap();
     assert!(first > 50, "{taken:?}");
 
-    // Away, and without its store when it comes back: it holds nothing up.
-    cluster.kill(VICTIM);
-    fs::remove_dir_all(cluster.data(VICTIM).join("partitions")).unwrap();
     for number in 1..=50 {
         add(&cluster, 0, "meanwhile", number).await;
     }

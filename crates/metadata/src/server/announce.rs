@@ -14,7 +14,7 @@ use crate::transport::{Channels, host_and_port, request};
 
 /// Longest pause between two rounds.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often it is looked whether the cluster went on without this server.
+/// How often it is looked whether the cluster goes on without this server.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Announces this server for as long as others may not know where it is. Ends with the server.
@@ -32,7 +32,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause), if needed => pause = (pause * 2).min(PAUSE_MAX),
-            // Servers that were given up may have come back together and follow one of their own.
+            // Servers that were given up may have come back together and follow one of their own; and who was removed
+            // is not replicated to from then on, perhaps not even that it was.
             () = tokio::time::sleep(LOOK_EVERY), if !needed => look(&core).await,
             ended = leader.changed() => if ended.is_err() { return },
             ended = registered.changed() => if ended.is_err() { return },
@@ -69,7 +70,10 @@ async fn announce(core: &Core) {
         let from = from.clone();
         async move {
             match identify(core, &address, Some(from)).await {
-                Ok(reply) => (reply.fingerprint == core.fingerprint()).then_some(reply),
+                Ok(reply) => {
+                    check(core, &reply);
+                    (reply.fingerprint == core.fingerprint()).then_some(reply)
+                }
                 // It may be one that went on; to strangers it tells.
                 Err(_) => {
                     check(core, &identify(core, &address, None).await.ok()?);
@@ -89,7 +93,7 @@ async fn announce(core: &Core) {
     }
 }
 
-/// Looks whether the cluster went on without this server.
+/// Looks whether the cluster goes on without this server.
 async fn look(core: &Core) {
     let asked = others(core)
         .into_iter()
@@ -102,6 +106,11 @@ async fn look(core: &Core) {
 fn check(core: &Core, reply: &pb::IdentifyReply) {
     if went_on(reply, core.fingerprint()) {
         core.fail(superseded_by(reply));
+    } else if reply.member_removed && reply.fingerprint == core.fingerprint() {
+        core.fail(
+            "the node was removed from the cluster; start with an empty data directory to join as a new node"
+                .to_owned(),
+        );
     }
 }
 
@@ -116,8 +125,12 @@ pub(crate) async fn identify(
     } else {
         0
     };
+    let message = pb::IdentifyRequest {
+        from,
+        member: core.identity().node,
+    };
     let timeout = core.options.attempt_timeout;
-    identify_at(&core.channels, address, fingerprint, from, timeout).await
+    identify_at(&core.channels, address, fingerprint, message, timeout).await
 }
 
 /// Asks who is at an address; a fingerprint of 0 is not told.
@@ -125,12 +138,11 @@ pub(crate) async fn identify_at(
     channels: &Channels,
     address: &str,
     fingerprint: u64,
-    from: Option<pb::ServerAddress>,
+    message: pb::IdentifyRequest,
     timeout: Duration,
 ) -> Result<pb::IdentifyReply, String> {
     let asked = async {
         let mut client = channels.metadata(address).await?;
-        let message = pb::IdentifyRequest { from };
         client
             .identify(request(message, fingerprint, timeout))
             .await

@@ -334,6 +334,14 @@ impl Core {
         self.document().unwrap_or_default()
     }
 
+    /// Whether the node is known to have been a member and to have been removed.
+    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
+        let nodes = self.nodes().nodes;
+        nodes
+            .get(&node)
+            .is_some_and(|entry| entry.state == NodeState::Removed)
+    }
+
     /// How long a leader may take to hand over.
     pub(crate) fn handover_timeout(&self) -> Duration {
         self.options.election_timeout_max * 3

@@ -316,7 +316,13 @@ pub(crate) async fn put_aside_if_superseded(
         .filter(|address| *address != own)
         .collect();
     let asked = asked.into_iter().map(|address| {
-        let identified = identify_at(&channels, address, 0, None, OTHERS_ASKED_WITHIN);
+        let identified = identify_at(
+            &channels,
+            address,
+            0,
+            pb::IdentifyRequest::default(),
+            OTHERS_ASKED_WITHIN,
+        );
         tokio::time::timeout(OTHERS_ASKED_WITHIN, identified)
     });
     let replies = futures::future::join_all(asked).await;

@@ -270,6 +270,7 @@ impl pb::metadata_server::Metadata for Service {
                 .collect(),
             leader: core.leader.borrow().map_or(0, |node| node.0),
             former: identity.former,
+            member_removed: core.is_removed(NodeId(request.get_ref().member)),
         }))
     }
 

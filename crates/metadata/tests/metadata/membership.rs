@@ -81,6 +81,15 @@ async fn a_removed_node_leaves_the_voters_first_and_does_not_come_back() {
     let view = client.view();
     let entry = view.nodes.nodes.get(&removed).unwrap();
     assert_eq!(entry.state, NodeState::Removed);
+    // Nobody replicates to it any more, perhaps not even that it was removed: it asks.
+    let mut failure = gone.server.failure();
+    let told = soon(
+        "the end of who was removed",
+        failure.wait_for(Option::is_some),
+    )
+    .await;
+    let told = told.unwrap().clone().unwrap();
+    assert!(told.contains("was removed from the cluster"), "{told}");
     gone.shutdown().await;
 
     let name = format!("n{}", leader + 1);

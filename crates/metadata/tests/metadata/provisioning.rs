@@ -130,7 +130,7 @@ async fn calls_for_another_cluster_are_refused() {
             generation: 99,
             address: "127.0.0.1:1".into(),
         });
-        refused!(metadata, identify, pb::IdentifyRequest { from });
+        refused!(metadata, identify, pb::IdentifyRequest { from, member: 0 });
     }
 }
 
