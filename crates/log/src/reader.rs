@@ -176,17 +176,7 @@ impl LogReader {
                 first: chain.first_lsn(),
             });
         };
-        let sources = order(client, segment, from);
-        let fetch = Self::fetch_from(
-            client,
-            partition,
-            segment,
-            from,
-            bytes_max,
-            &sources,
-            Duration::ZERO,
-        );
-        match fetch.await {
+        match Self::fetch_now(client, partition, segment, from, bytes_max).await {
             Fetched::Records(mut records) => {
                 records.retain(|record| record.lsn() < end);
                 Ok(records)
@@ -194,6 +184,27 @@ impl LogReader {
             Fetched::Trimmed(first) => Err(ReadError::Trimmed { partition, first }),
             Fetched::Nothing | Fetched::Failed => Err(unreachable),
         }
+    }
+
+    /// Asks whoever may have records of a segment, and waits for none to come.
+    async fn fetch_now(
+        client: &Arc<LogClient>,
+        partition: PartitionId,
+        segment: &Segment,
+        from: Lsn,
+        bytes_max: usize,
+    ) -> Fetched {
+        let sources = order(client, segment, from);
+        Self::fetch_from(
+            client,
+            partition,
+            segment,
+            from,
+            bytes_max,
+            &sources,
+            Duration::ZERO,
+        )
+        .await
     }
 
     /// A page of the committed records of `chain` from `from` on, about `bytes_max`; empty at the end of the log. Waits
@@ -216,17 +227,7 @@ impl LogReader {
                 false => Err(ReadError::Trimmed { partition, first }),
             };
         };
-        let sources = order(client, segment, from);
-        let fetch = Self::fetch_from(
-            client,
-            partition,
-            segment,
-            from,
-            bytes_max,
-            &sources,
-            Duration::ZERO,
-        );
-        match fetch.await {
+        match Self::fetch_now(client, partition, segment, from, bytes_max).await {
             Fetched::Records(records) => Ok(records),
             Fetched::Nothing if segment.end().is_none() => Ok(Vec::new()),
             Fetched::Trimmed(first) => Err(ReadError::Trimmed { partition, first }),

@@ -4,6 +4,23 @@ use std::path::PathBuf;
 
 use abide_types::NodeId;
 
+/// Why a metadata server has failed, and its node has to end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerFailure {
+    /// Its disk refused a write, or raft met something impossible.
+    #[error("{0}")]
+    Raft(String),
+    /// The cluster was recovered without it; it says how to go on.
+    #[error("{0}")]
+    Superseded(String),
+    /// An operator removed its node.
+    #[error("{node} was removed from the cluster")]
+    Removed {
+        /// The node of this server.
+        node: NodeId,
+    },
+}
+
 /// A stored document that does not parse.
 #[derive(Debug, thiserror::Error)]
 #[error("document '{key}' at version {version}")]

@@ -25,7 +25,7 @@ pub use documents::{
 };
 pub use errors::{
     CommitError, DocumentError, JoinError, MetadataError, ProvisionError, RecoveryError,
-    RemoveError, StartError,
+    RemoveError, ServerFailure, StartError,
 };
 pub use options::{MetadataOptions, NodeDescription, ProvisionSettings};
 pub use server::{Holdings, LogPosition, MetadataServer, ServerState, ServerStatus};

@@ -19,7 +19,7 @@ use abide_ingress_kafka::KafkaIngress;
 use abide_invoker::{Invoker, InvokerOptions};
 use abide_log::{Conduit, LocalLog, LogClient};
 use abide_log_server::{LogServer, LogServerOptions, LogService, StoreError as LogStoreError};
-use abide_metadata::{JoinError, Joined, Metadata, MetadataServer};
+use abide_metadata::{JoinError, Joined, Metadata, MetadataServer, ServerFailure};
 use abide_partition_store::PartitionStores;
 use abide_processor::{Archive, Dependencies, ProcessorOptions, Processors};
 use abide_query::{QueryEngine, Routed, Sources};
@@ -244,12 +244,18 @@ fn storage_failure(fatal: Fatal, directory: PathBuf) -> Arc<dyn Fn(&LogStoreErro
     Arc::new(move |error| report(&fatal, &directory, chain(error)))
 }
 
-/// Ends the node when its metadata could not be written.
+/// Ends the node when its metadata server cannot go on.
 async fn watch_metadata(server: MetadataServer, fatal: Fatal, directory: PathBuf) {
     let mut failure = server.failure();
     let failed = failure.wait_for(Option::is_some).await;
-    if let Ok(Some(reason)) = failed.as_deref() {
-        report(&fatal, &directory, reason.clone());
+    let Ok(Some(failure)) = failed.as_deref().cloned() else {
+        return;
+    };
+    match failure {
+        ServerFailure::Raft(reason) => report(&fatal, &directory, reason),
+        // A second failure finds the first one's report waiting.
+        ServerFailure::Superseded(reason) => drop(fatal.try_send(NodeError::StartAgain(reason))),
+        ServerFailure::Removed { node } => drop(fatal.try_send(NodeError::Removed { node })),
     }
 }
 

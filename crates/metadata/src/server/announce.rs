@@ -10,6 +10,7 @@ use abide_types::{Generation, NodeId};
 
 use super::core::Core;
 use super::recovery::{superseded_by, went_on};
+use crate::errors::ServerFailure;
 use crate::transport::{Channels, host_and_port, request};
 
 /// Longest pause between two rounds.
@@ -105,12 +106,10 @@ async fn look(core: &Core) {
 
 fn check(core: &Core, reply: &pb::IdentifyReply) {
     if went_on(reply, core.fingerprint()) {
-        core.fail(superseded_by(reply));
+        core.fail(ServerFailure::Superseded(superseded_by(reply)));
     } else if reply.member_removed && reply.fingerprint == core.fingerprint() {
-        core.fail(
-            "the node was removed from the cluster; start with an empty data directory to join as a new node"
-                .to_owned(),
-        );
+        let node = NodeId(core.identity().node);
+        core.fail(ServerFailure::Removed { node });
     }
 }
 

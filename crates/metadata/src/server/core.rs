@@ -23,7 +23,7 @@ use super::storage::{Database, IDENTITY, LogStore, SharedState, StateMachine};
 use super::types::Raft;
 use super::{ServerState, ServerStatus};
 use crate::documents::{Document as _, Nodes};
-use crate::errors::StartError;
+use crate::errors::{ServerFailure, StartError};
 use crate::options::{MetadataOptions, NodeDescription};
 use crate::transport::Channels;
 
@@ -45,7 +45,7 @@ pub(crate) struct Core {
     pub(crate) becoming: tokio::sync::Mutex<()>,
     identity: watch::Sender<pb::IdentityRecord>,
     raft: watch::Sender<Option<Raft>>,
-    failure: watch::Sender<Option<String>>,
+    failure: watch::Sender<Option<ServerFailure>>,
     stopping: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -161,15 +161,15 @@ impl Core {
         self.stopping.subscribe()
     }
 
-    /// Why raft stopped without being told to.
-    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+    /// Why the node has to end.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<ServerFailure>> {
         self.failure.subscribe()
     }
 
-    /// Ends the node: what this directory holds is of no use to the cluster any more.
-    pub(crate) fn fail(&self, detail: String) {
-        tracing::error!(detail, "the metadata server failed");
-        self.failure.send_replace(Some(detail));
+    /// Ends the node.
+    pub(crate) fn fail(&self, failure: ServerFailure) {
+        tracing::error!(%failure, "the metadata server failed");
+        self.failure.send_replace(Some(failure));
     }
 
     /// Runs a task until the server stops.
@@ -442,9 +442,8 @@ async fn follow_leader(core: Arc<Core>, raft: Raft) {
         let detail = state
             .err()
             .map_or_else(|| "raft ended".to_owned(), |error| error.to_string());
-        tracing::error!(detail, "the metadata server failed");
         core.leader.send_replace(None);
-        core.failure.send_replace(Some(detail));
+        core.fail(ServerFailure::Raft(detail));
     }
 }
 

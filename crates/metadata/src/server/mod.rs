@@ -31,7 +31,7 @@ pub use self::recovery::{Holdings, LogPosition};
 pub(crate) use self::recovery::{superseded_by, went_on};
 pub(crate) use self::service::status_from;
 use crate::client::{Joined, Metadata, join_until_stopped};
-use crate::errors::{JoinError, ProvisionError, RecoveryError, StartError};
+use crate::errors::{JoinError, ProvisionError, RecoveryError, ServerFailure, StartError};
 use crate::options::{MetadataOptions, NodeDescription, ProvisionSettings};
 
 /// What a server does in raft.
@@ -174,9 +174,8 @@ impl MetadataServer {
         self.core.database.property(name)
     }
 
-    /// Why it failed, once it has: its disk refused a write, or raft met something impossible. The node cannot
-    /// go on safely and should end. Stays `None` for a server that is shut down.
-    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+    /// Why it failed, once it has. The node cannot go on safely and should end. Stays `None` for a server that is shut down.
+    pub fn failure(&self) -> watch::Receiver<Option<ServerFailure>> {
         self.core.failure()
     }
 

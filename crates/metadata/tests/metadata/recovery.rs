@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use abide_metadata::{LogPosition, RecoveryError, Txn};
+use abide_metadata::{LogPosition, RecoveryError, ServerFailure, Txn};
 use tempfile::TempDir;
 
 use crate::cluster::{Node, Three, options, port, ports, soon, three, until};
@@ -151,7 +151,9 @@ async fn one_that_runs_beside_a_recovered_cluster_notices_and_ends() {
     first.server.learn_address(node.node, generation, &address);
     let mut failure = first.server.failure();
     let failed = soon("the end", failure.wait_for(Option::is_some)).await;
-    let said = failed.unwrap().clone().unwrap();
+    let Some(ServerFailure::Superseded(said)) = failed.unwrap().clone() else {
+        panic!("it failed for another reason");
+    };
     assert!(said.contains("recovered without this node"), "{said}");
 }
 
