@@ -25,6 +25,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use abide_log::{
@@ -35,6 +37,10 @@ use abide_log::{
 use abide_types::{Epoch, Lsn, NodeId, PartitionId};
 use bytes::Bytes;
 use stateright::{Checker, Model, Property};
+
+/// A third of the check is allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LOG: PartitionId = PartitionId(0);
 const WRITE_QUORUM: usize = 2;
@@ -75,8 +81,9 @@ struct Space {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
-    replicas: Vec<Replica>,
-    writers: Vec<Writer>,
+    /// Shared between states: a step changes one replica and one writer.
+    replicas: Vec<Arc<Replica>>,
+    writers: Vec<Arc<Writer>>,
     chain: LogChain,
     version: u64,
     /// What somebody believed to be committed, by LSN: the epoch that proposed it.
@@ -189,7 +196,10 @@ impl Space {
     /// A writer's next record, or the news of its commit, reaches a replica, and the ack comes back.
     fn append(&self, state: &mut State, writer: usize, replica: usize, notice: bool) -> Option<()> {
         let epoch = state.writers[writer].epoch;
-        let sequencer = state.writers[writer].sequencer()?;
+        if matches!(state.writers[writer].phase, Phase::Idle | Phase::Over) {
+            return None;
+        }
+        let sequencer = Arc::make_mut(&mut state.writers[writer]).sequencer()?;
         let (base, next, committed) = (sequencer.base(), sequencer.next(), sequencer.committed());
         let target = &state.replicas[replica];
         let first = target.log.tail(epoch).unwrap_or(base);
@@ -214,7 +224,7 @@ impl Space {
         }
         let told = if notice { committed } else { base };
         let count = usize::from(content.is_some());
-        let target = &mut state.replicas[replica];
+        let target = Arc::make_mut(&mut state.replicas[replica]);
         let Admission::Store { tail, .. } = target.log.append(epoch, base, first, count, told)
         else {
             return None;
@@ -239,7 +249,7 @@ impl Space {
     }
 
     fn ack(&self, state: &mut State, writer: usize, replica: usize, reply: AppendReply) {
-        let found = &mut state.writers[writer];
+        let found = Arc::make_mut(&mut state.writers[writer]);
         match &mut found.phase {
             Phase::Taking(takeover) => {
                 let outcome = takeover.on_append_reply(node(replica), reply);
@@ -266,7 +276,7 @@ impl Space {
     }
 
     fn publish(&self, state: &mut State, writer: usize) -> Option<()> {
-        let Phase::Taking(takeover) = &mut state.writers[writer].phase else {
+        let Phase::Taking(takeover) = &mut Arc::make_mut(&mut state.writers[writer]).phase else {
             return None;
         };
         let Wants::Publish { expected, chain } = takeover.wants() else {
@@ -293,10 +303,11 @@ impl Space {
         match takeover.on_conflict(state.version, state.chain.clone()) {
             Ok(true) => {
                 let (_, sequencer) = takeover.on_published().unwrap();
-                state.writers[writer].phase = Phase::Leading(Box::new(sequencer));
+                Arc::make_mut(&mut state.writers[writer]).phase =
+                    Phase::Leading(Box::new(sequencer));
             }
             Ok(false) => {}
-            Err(_) => state.writers[writer].phase = Phase::Over,
+            Err(_) => Arc::make_mut(&mut state.writers[writer]).phase = Phase::Over,
         }
         Some(())
     }
@@ -312,7 +323,7 @@ impl Space {
         if !nodes.contains(&node(replica)) {
             return None;
         }
-        let target = &mut state.replicas[replica];
+        let target = Arc::make_mut(&mut state.replicas[replica]);
         let outcome = target.log.fence(epoch, segment);
         if let FenceOutcome::Refused { .. } = outcome {
             return None;
@@ -339,7 +350,7 @@ impl Space {
 
     fn fence_reply(&self, state: &mut State, writer: usize, replica: usize, reply: FenceReply) {
         let (version, chain) = (state.version, state.chain.clone());
-        let found = &mut state.writers[writer];
+        let found = Arc::make_mut(&mut state.writers[writer]);
         let Phase::Taking(takeover) = &mut found.phase else {
             return;
         };
@@ -351,7 +362,7 @@ impl Space {
     }
 
     fn read(&self, state: &mut State, writer: usize) -> Option<()> {
-        let Phase::Taking(takeover) = &mut state.writers[writer].phase else {
+        let Phase::Taking(takeover) = &mut Arc::make_mut(&mut state.writers[writer]).phase else {
             return None;
         };
         let Wants::Read {
@@ -392,13 +403,13 @@ impl Space {
             return None;
         }
         let outcome = takeover.on_records(records);
-        self.fail(outcome, &mut state.writers[writer]);
+        self.fail(outcome, Arc::make_mut(&mut state.writers[writer]));
         Some(())
     }
 
     fn load(&self, state: &mut State, writer: usize) -> Option<()> {
         let (version, chain) = (state.version, state.chain.clone());
-        let found = &mut state.writers[writer];
+        let found = Arc::make_mut(&mut state.writers[writer]);
         if found.begun() {
             return None;
         }
@@ -448,7 +459,7 @@ impl Space {
     }
 
     fn enrol(&self, state: &mut State, writer: usize) -> Option<()> {
-        let found = &mut state.writers[writer];
+        let found = Arc::make_mut(&mut state.writers[writer]);
         let Phase::Leading(sequencer) = &mut found.phase else {
             return None;
         };
@@ -478,7 +489,7 @@ impl Space {
             Action::FenceAt(writer, replica) => self.fence_at(state, writer, replica),
             Action::Read(writer) => self.read(state, writer),
             Action::Propose(writer) => {
-                let found = &mut state.writers[writer];
+                let found = Arc::make_mut(&mut state.writers[writer]);
                 let Phase::Leading(sequencer) = &mut found.phase else {
                     return None;
                 };
@@ -495,7 +506,7 @@ impl Space {
             Action::Enrol(writer) => self.enrol(state, writer),
             Action::Restart(replica) => {
                 state.restarts = state.restarts.checked_sub(1)?;
-                let log = &mut state.replicas[replica].log;
+                let log = &mut Arc::make_mut(&mut state.replicas[replica]).log;
                 let forgetful = |(epoch, segment): (&Epoch, &StoredSegment)| {
                     let committed = Lsn::ZERO;
                     (
@@ -516,7 +527,7 @@ impl Space {
             }
             Action::Wipe(replica) => {
                 state.wipes = state.wipes.checked_sub(1)?;
-                let target = &mut state.replicas[replica];
+                let target = Arc::make_mut(&mut state.replicas[replica]);
                 target.log = ReplicaLog::default();
                 target.records.clear();
                 if self.mutation != Mutation::WipeUnnoticed {
@@ -566,13 +577,15 @@ impl Model for Space {
             sequencer.on_ack(node(*replica), reply).unwrap();
         }
         sequencer.on_published();
-        let writer = |epoch, phase| Writer {
-            epoch: Epoch(epoch),
-            proposed: 0,
-            phase,
+        let writer = |epoch, phase| {
+            Arc::new(Writer {
+                epoch: Epoch(epoch),
+                proposed: 0,
+                phase,
+            })
         };
         vec![State {
-            replicas,
+            replicas: replicas.into_iter().map(Arc::new).collect(),
             writers: vec![
                 writer(1, Phase::Leading(Box::new(sequencer))),
                 writer(2, Phase::Idle),
@@ -674,9 +687,13 @@ impl Model for Space {
     }
 }
 
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
 fn check(name: &str, space: Space) {
     let started = Instant::now();
-    let checker = space.clone().checker().spawn_bfs().join();
+    let checker = space.clone().checker().threads(cores()).spawn_bfs().join();
     println!(
         "{name}: {} states ({} steps), depth {}, {:.1?}\n  {space:?}",
         checker.unique_state_count(),
@@ -692,7 +709,12 @@ fn refute(mutation: Mutation, space: Space) {
     let space = Space { mutation, ..space };
     let started = Instant::now();
     let failures = stateright::HasDiscoveries::AnyFailures;
-    let checker = space.checker().finish_when(failures).spawn_bfs().join();
+    let checker = space
+        .checker()
+        .threads(cores())
+        .finish_when(failures)
+        .spawn_bfs()
+        .join();
     let found = checker.discoveries();
     let mut failed = found
         .iter()
