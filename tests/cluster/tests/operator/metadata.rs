@@ -232,6 +232,16 @@ async fn documents_votes_filters_and_replication_are_changed_with_care() {
         (&json!(2), &json!([]))
     );
     load.wait_for_progress("with two replicas").await;
+    // What is frozen stays as it is, however quick the others are.
+    let freeze = [
+        "partitions",
+        "placement",
+        "freeze",
+        "0",
+        "--reason",
+        "replication",
+    ];
+    cluster.operator(&freeze).await;
     let impatient = [
         "config",
         "set",
@@ -239,7 +249,7 @@ async fn documents_votes_filters_and_replication_are_changed_with_care() {
         "2",
         "--yes",
         "--timeout",
-        "0",
+        "1",
     ];
     let impatient = cluster.tool(0, &impatient).await;
     assert_eq!(impatient.code, Some(1), "{impatient:?}");
@@ -249,6 +259,8 @@ async fn documents_votes_filters_and_replication_are_changed_with_care() {
             .contains("partitions are not as configured"),
         "{impatient:?}"
     );
+    let unfreeze = ["partitions", "placement", "unfreeze", "0"];
+    cluster.operator(&unfreeze).await;
     let grown = cluster
         .operate_until_done(&["config", "set", "--replication", "2"])
         .await;
