@@ -13,6 +13,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod handle;
+mod listen;
 mod metrics;
 mod options;
 mod partitions;
@@ -22,6 +23,8 @@ mod plan;
 mod query;
 mod serve;
 mod trace;
+mod unread;
 
+pub use listen::Listen;
 pub use options::IngressOptions;
-pub use serve::{Ingress, Listen};
+pub use serve::Ingress;

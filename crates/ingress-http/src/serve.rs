@@ -2,9 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -18,25 +17,28 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handle::Door;
+use crate::listen::{Accepted, KEEP_ALIVE, Listen, waiting};
 use crate::options::IngressOptions;
 use crate::partitions::Partitions;
 use crate::patience::Patience;
 use crate::trace::Client;
+use crate::unread::{Probe, Watched};
 
 /// Pause after the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Before a door that closes takes no more connections and closes those that are idle, it says so for this long in its
 /// answers: a request that is on its way over a connection that is being closed has failed for all that its client knows.
 const NOTICE: Duration = Duration::from_millis(500);
-/// A peer that is silent for so long is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
+/// Before the listener closes, at the end of the notice: for so long nobody begins to connect, and who has begun is
+/// let in. Longer than a round trip nearby; who was not heard tries again after a second.
+const LAST_CALL: Duration = Duration::from_millis(20);
+/// How long the runtime may take to hear of bytes that the system has, before it is asked again.
+const UNREAD_PAUSE: Duration = Duration::from_millis(1);
 /// By then a new connection has said which HTTP it speaks.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(30);
 /// A request's head is here by then, counted from the end of the one before it: long enough for the idle connections
@@ -67,37 +69,6 @@ impl Ingress {
     }
 }
 
-/// Where connections come from.
-pub trait Listen: Send {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// The next connection, and where it is from if that is an address.
-    fn accept(&self)
-    -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
-}
-
-impl Listen for TcpListener {
-    type Stream = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
-        let (stream, client) = TcpListener::accept(self).await?;
-        if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "socket options not set");
-        }
-        Ok((stream, Some(client)))
-    }
-}
-
-impl Listen for UnixListener {
-    type Stream = UnixStream;
-
-    async fn accept(&self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
-        let (stream, _) = UnixListener::accept(self).await?;
-        Ok((stream, None))
-    }
-}
-
 async fn serve<P: Partitions, L: Listen>(
     door: Arc<Door<P>>,
     listener: L,
@@ -106,7 +77,7 @@ async fn serve<P: Partitions, L: Listen>(
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let builder = Arc::new(builder(&door.options));
-    let take = |(stream, client): (L::Stream, Option<SocketAddr>)| {
+    let take = |(stream, client): Accepted<L>| {
         let connection = Connection {
             door: door.clone(),
             builder: builder.clone(),
@@ -119,22 +90,13 @@ async fn serve<P: Partitions, L: Listen>(
     };
     let notice_given = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(NOTICE).await;
+        tokio::time::sleep(NOTICE - LAST_CALL).await;
     };
-    let mut notice_given = pin!(notice_given);
-    loop {
-        let accepted = tokio::select! {
-            () = notice_given.as_mut() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok(accepted) => take(accepted),
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    accept_until(&listener, notice_given, take).await;
+    if let Err(error) = listener.last_call() {
+        tracing::debug!(%error, "connections that come while the listener closes are broken");
     }
+    accept_until(&listener, tokio::time::sleep(LAST_CALL), take).await;
     // Who is connected already and waits to be accepted would see a broken connection, not a refused one.
     while let Some(accepted) = waiting(&listener).await {
         take(accepted);
@@ -155,16 +117,26 @@ async fn serve<P: Partitions, L: Listen>(
     }
 }
 
-/// A connection that needs not be waited for.
-async fn waiting<L: Listen>(listener: &L) -> Option<(L::Stream, Option<SocketAddr>)> {
-    let mut accepting = pin!(listener.accept());
-    poll_fn(|context| {
-        Poll::Ready(match accepting.as_mut().poll(context) {
-            Poll::Ready(accepted) => accepted.ok(),
-            Poll::Pending => None,
-        })
-    })
-    .await
+/// Gives `take` each connection that comes before `end`.
+async fn accept_until<L: Listen>(
+    listener: &L,
+    end: impl Future<Output = ()>,
+    take: impl Fn(Accepted<L>),
+) {
+    let mut end = pin!(end);
+    loop {
+        let accepted = tokio::select! {
+            () = end.as_mut() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => take(accepted),
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 fn builder(options: &IngressOptions) -> auto::Builder<TokioExecutor> {
@@ -195,7 +167,7 @@ struct Connection<P> {
 impl<P: Partitions> Connection<P> {
     async fn serve<S>(self, stream: S)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
     {
         let metrics = &self.door.metrics;
         metrics.connections_created.increment(1);
@@ -215,14 +187,22 @@ impl<P: Partitions> Connection<P> {
                 Ok::<_, Infallible>(response)
             }
         });
+        let probe = Arc::new(Probe::default());
+        let stream = Watched::new(stream, probe.clone());
         let stream = TokioIo::new(Patience::new(stream, FIRST_BYTES_WITHIN));
         let mut served = pin!(self.builder.serve_connection(stream, service));
         let result = tokio::select! {
             result = served.as_mut() => result,
             () = self.leave() => {
-                served.as_mut().graceful_shutdown();
+                let last = async {
+                    if let Some(result) = until_read(served.as_mut(), &probe).await {
+                        return result;
+                    }
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                };
                 tokio::select! {
-                    result = served => result,
+                    result = last => result,
                     () = self.cut.cancelled() => Ok(()),
                 }
             }
@@ -248,11 +228,22 @@ impl<P> Connection<P> {
     }
 }
 
-/// Answers are small and wanted at once; a peer that vanished without a word is found out by the system.
-fn prepare(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keep_alive = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive)
+/// Serves until all that the client has sent was read, or the connection has ended. A connection that is closed before
+/// is reset, which its client takes for a failure of the request that it sent.
+async fn until_read<T>(mut served: Pin<&mut impl Future<Output = T>>, probe: &Probe) -> Option<T> {
+    loop {
+        probe.ask();
+        let polled = poll_fn(|context| Poll::Ready(served.as_mut().poll(context))).await;
+        match polled {
+            Poll::Ready(result) => return Some(result),
+            Poll::Pending if probe.is_unread() => {}
+            Poll::Pending => return None,
+        }
+        tokio::select! {
+            result = served.as_mut() => return Some(result),
+            () = tokio::time::sleep(UNREAD_PAUSE) => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -353,6 +354,33 @@ async fn at_shutdown_requests_in_progress_end_and_no_more_are_taken() {
     fake.go_on.notify_one();
     assert!(read_all(stream).await.starts_with("HTTP/1.1 200"));
     running.served.await.unwrap();
+}
+
+/// One who is told that nobody listens asks another node. One whose connection breaks does not know what was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_listener_that_closes_breaks_no_connection() {
+    for _ in 0..3 {
+        let running = start(&Fake::default(), IngressOptions::default()).await;
+        let address = running.address;
+        let client = move || async move {
+            let mut answered = 0;
+            while let Ok(mut stream) = TcpStream::connect(address).await {
+                let request =
+                    "GET /restate/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let answer = read_all(stream).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+                answered += 1;
+            }
+            answered
+        };
+        let clients: Vec<JoinHandle<u32>> = (0..16).map(|_| tokio::spawn(client())).collect();
+        running.shutdown.cancel();
+        for client in clients {
+            assert!(0 < client.await.unwrap());
+        }
+        running.served.await.unwrap();
+    }
 }
 
 #[tokio::test]
