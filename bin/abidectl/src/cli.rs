@@ -176,9 +176,18 @@ pub(crate) enum Command {
     /// Backups of the whole cluster, from which a new one can be made.
     #[command(subcommand)]
     Backup(Backup),
+    /// Look after the databases of the nodes.
+    #[command(subcommand)]
+    Storage(Storage),
     /// Go on when more was lost than replication covers.
     #[command(subcommand)]
     Recover(Recover),
+    /// Print what has a shell complete these commands.
+    Completions {
+        /// Whose script.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Form a new cluster with the node that is asked as its first member.
     Provision(Provision),
 }
@@ -627,6 +636,41 @@ pub(crate) enum Snapshots {
     },
     /// Say how a replica gets its state from a snapshot: by itself.
     Restore(Elsewhere),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Storage {
+    /// Rewrite databases into as few files as can be, so that what was deleted gives its room on the disk back at once.
+    Compact(Compact),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    /// Nodes (`N1` or `1`), comma separated; all if none is given.
+    #[arg(short = 'n', long, value_name = "NODES", value_delimiter = ',', value_parser = node_id)]
+    pub(crate) node: Vec<u32>,
+    /// Databases, comma separated; all if none is given.
+    #[arg(
+        short = 'd',
+        long,
+        value_enum,
+        value_name = "DATABASES",
+        value_delimiter = ','
+    )]
+    pub(crate) database: Vec<Database>,
+    /// How long to wait for the end; it goes on behind it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Database {
+    /// The state of the partitions.
+    Partitions,
+    /// The replicas of the logs.
+    Log,
+    /// The metadata plane.
+    Metadata,
 }
 
 /// Of a command that others have and that is done in another way here: whatever it was given.

@@ -2,7 +2,9 @@
 
 use abide_rpc::proto::cluster::{ClusterStatus, DescribeCluster};
 use abide_rpc::proto::observe::observe_client::ObserveClient;
-use abide_rpc::proto::observe::{LogFilterReply, LogFilterRequest, LogPage, ReadLog, SqlQuery};
+use abide_rpc::proto::observe::{
+    CompactReply, CompactRequest, LogFilterReply, LogFilterRequest, LogPage, ReadLog, SqlQuery,
+};
 
 use crate::client::Node;
 use crate::failure::Failure;
@@ -53,6 +55,13 @@ impl Node {
         let mut client =
             ObserveClient::new(self.channel()).max_decoding_message_size(PAGE_BYTES_MAX);
         client.log(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn compact(&self, request: CompactRequest) -> Result<CompactReply, Failure> {
+        let answer = ObserveClient::new(self.channel()).compact(request).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failure(&status))
     }
 
     pub(crate) async fn log_filter(

@@ -204,6 +204,12 @@ impl LogServer {
         self.reader.property(name)
     }
 
+    /// Rewrites the database into as few files as can be. Blocks for as long as that takes, which is about the time of
+    /// reading and writing all of it; others use it meanwhile.
+    pub fn compact(&self) {
+        self.reader.compact();
+    }
+
     /// The logs of which there is something here.
     pub fn partitions(&self) -> Vec<PartitionId> {
         self.views.0.read().keys().copied().collect()

@@ -416,6 +416,12 @@ impl Reader {
         self.db.property_int_value(name).ok().flatten()
     }
 
+    /// Rewrites all files into as few as can be.
+    pub(crate) fn compact(&self) {
+        let everything = None::<&[u8]>;
+        self.db.compact_range(everything, everything);
+    }
+
     /// The state of every log.
     fn logs(&self) -> Result<BTreeMap<PartitionId, ReplicaLog>, Problem> {
         type Parts = (Epoch, Lsn, BTreeMap<Epoch, StoredSegment>);

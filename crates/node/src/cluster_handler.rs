@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use abide_controller::ReplicaReport;
 use abide_rpc::proto::cluster::{
-    Answer, Behind, Call, DescribeNode, Leaving, LogFilterChange, LogFilterState, NodeStatus,
-    Notice, answer, call, notice,
+    Answer, Behind, Call, Compact, CompactState, DescribeNode, Leaving, LogFilterChange,
+    LogFilterState, NodeStatus, Notice, answer, call, notice,
 };
 use abide_rpc::{CallError, Fabric, Handler, Reply, Service};
 use abide_types::{Generation, NodeId, NodeIncarnation, PartitionId};
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::task::JoinSet;
 
-use crate::describe;
 use crate::facts::Facts;
+use crate::{compactions, describe};
 
 /// How long a node may take to describe itself.
 const DESCRIBED_WITHIN: Duration = Duration::from_secs(2);
@@ -89,6 +89,11 @@ impl Handler for ClusterHandler {
                 let body = Some(answer::Body::LogFilter(facts.log_filter.change(&change)));
                 reply.send(Answer { body }.encode_to_vec().into());
             }
+            Some(call::Body::Compact(wanted)) => {
+                // The answer comes at once; the work goes on.
+                let body = Some(answer::Body::Compact(compactions::answer(&facts, &wanted)));
+                reply.send(Answer { body }.encode_to_vec().into());
+            }
             None => reply.refuse("this node does not know the call"),
         }
     }
@@ -139,7 +144,7 @@ pub(crate) async fn ask_all(
     let answers = call_all(fabric, nodes, describe).await.into_iter();
     let status = |answer| match answer {
         answer::Body::Node(status) => Ok(status),
-        answer::Body::LogFilter(_) => Err(other_question()),
+        _ => Err(other_question()),
     };
     answers
         .map(|(node, answer)| (node, answer.and_then(status)))
@@ -156,7 +161,24 @@ pub(crate) async fn filter_all(
     let answers = call_all(fabric, nodes, change).await.into_iter();
     let state = |answer| match answer {
         answer::Body::LogFilter(state) => Ok(state),
-        answer::Body::Node(_) => Err(other_question()),
+        _ => Err(other_question()),
+    };
+    answers
+        .map(|(node, answer)| (node, answer.and_then(state)))
+        .collect()
+}
+
+/// Has nodes compact their databases, or say how far they are.
+pub(crate) async fn compact_all(
+    fabric: &Arc<Fabric>,
+    nodes: impl IntoIterator<Item = NodeId>,
+    wanted: Compact,
+) -> BTreeMap<NodeId, Result<CompactState, CallError>> {
+    let wanted = call::Body::Compact(wanted);
+    let answers = call_all(fabric, nodes, wanted).await.into_iter();
+    let state = |answer| match answer {
+        answer::Body::Compact(state) => Ok(state),
+        _ => Err(other_question()),
     };
     answers
         .map(|(node, answer)| (node, answer.and_then(state)))

@@ -18,6 +18,7 @@ use abide_rpc::Fabric;
 use abide_rpc::proto::cluster::NodeLoad;
 use abide_types::NodeIncarnation;
 
+use crate::compactions::Compactions;
 use crate::load;
 use crate::log_filter::LogFilter;
 use crate::ports::Port;
@@ -95,6 +96,7 @@ pub(crate) struct Facts {
     pub(crate) server: OnceLock<MetadataServer>,
     pub(crate) member: OnceLock<Member>,
     pub(crate) log_filter: LogFilter,
+    pub(crate) compactions: Compactions,
     metrics: OnceLock<MetricsText>,
     phase: AtomicU8,
 }
@@ -133,6 +135,7 @@ impl Facts {
             server: OnceLock::new(),
             member: OnceLock::new(),
             log_filter,
+            compactions: Compactions::default(),
             metrics: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
         }

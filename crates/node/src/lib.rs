@@ -7,6 +7,7 @@ mod backup;
 pub mod catalogue;
 mod cluster_handler;
 mod cluster_service;
+mod compactions;
 mod data_dir;
 mod describe;
 mod error;

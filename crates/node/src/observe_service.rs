@@ -1,13 +1,16 @@
 //! The gRPC service with which `abidectl` looks into a node: SQL, what nodes log, and the records of partitions.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use abide_admin::{Sql as _, SqlError, SqlFormat};
+use abide_rpc::CallError;
 use abide_rpc::proto::cluster::{LogFilterChange, LogFilterState};
 use abide_rpc::proto::observe::observe_server::Observe;
 use abide_rpc::proto::observe::{
-    LogFilterReply, LogFilterRequest, LogPage, NodeLogFilter, ReadLog, SqlPiece, SqlQuery,
+    CompactReply, CompactRequest, LogFilterReply, LogFilterRequest, LogPage, NodeCompaction,
+    NodeLogFilter, ReadLog, SqlPiece, SqlQuery,
 };
 use abide_types::NodeId;
 use futures::{Stream, StreamExt as _};
@@ -15,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cluster_handler;
 use crate::cluster_service::member;
-use crate::facts::Facts;
+use crate::facts::{Facts, Member};
 use crate::log_pages;
 
 /// Answers itself, and passes on what is for other nodes.
@@ -57,28 +60,39 @@ impl Observe for ObserveService {
         let Some(member) = self.facts.member.get() else {
             return Ok(Response::new(self.only_here(&change)));
         };
-        let view = member.metadata.view();
-        let known = |node: &NodeId| view.nodes.members().any(|(known, _)| known == *node);
-        let wanted: Vec<NodeId> = match nodes.is_empty() {
-            true => view.nodes.members().map(|(node, _)| node).collect(),
-            false => nodes.into_iter().map(NodeId).collect(),
-        };
-        if let Some(unknown) = wanted.iter().find(|node| !known(node)) {
-            return Err(Status::invalid_argument(format!(
-                "there is no node {unknown}"
-            )));
-        }
-        let answers = cluster_handler::filter_all(&member.fabric, wanted, change).await;
+        let wanted = members(member, nodes)?;
+        let asked = wanted.keys().copied();
+        let answers = cluster_handler::filter_all(&member.fabric, asked, change).await;
         let nodes = answers.into_iter().map(|(node, answer)| {
-            let entry = view.nodes.members().find(|(known, _)| *known == node);
-            let name = entry.map(|(_, entry)| entry.name.clone());
-            let (state, problem) = match answer {
-                Ok(state) => (Some(state), String::new()),
-                Err(error) => (None, error.to_string()),
-            };
-            told(node.0, name.unwrap_or_default(), state, problem)
+            let name = wanted.get(&node).cloned().unwrap_or_default();
+            let (state, problem) = split(answer);
+            told(node.0, name, state, problem)
         });
         Ok(Response::new(LogFilterReply {
+            nodes: nodes.collect(),
+        }))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactRequest>,
+    ) -> Result<Response<CompactReply>, Status> {
+        let CompactRequest { nodes, compact } = request.into_inner();
+        let member = member(&self.facts)?;
+        let wanted = members(member, nodes)?;
+        let asked = wanted.keys().copied();
+        let answers =
+            cluster_handler::compact_all(&member.fabric, asked, compact.unwrap_or_default()).await;
+        let nodes = answers.into_iter().map(|(node, answer)| {
+            let (state, problem) = split(answer);
+            NodeCompaction {
+                node: node.0,
+                name: wanted.get(&node).cloned().unwrap_or_default(),
+                state,
+                problem,
+            }
+        });
+        Ok(Response::new(CompactReply {
             nodes: nodes.collect(),
         }))
     }
@@ -102,6 +116,32 @@ impl ObserveService {
         LogFilterReply {
             nodes: vec![told(node, name, Some(state), String::new())],
         }
+    }
+}
+
+/// The names of `nodes`, or of all nodes if none is given.
+fn members(member: &Member, nodes: Vec<u32>) -> Result<BTreeMap<NodeId, String>, Status> {
+    let view = member.metadata.view();
+    let known = view.nodes.members();
+    let known: BTreeMap<NodeId, String> = known
+        .map(|(node, entry)| (node, entry.name.clone()))
+        .collect();
+    if nodes.is_empty() {
+        return Ok(known);
+    }
+    let wanted = nodes.into_iter().map(NodeId).map(|node| {
+        let name = known.get(&node).cloned();
+        name.map(|name| (node, name))
+            .ok_or_else(|| Status::invalid_argument(format!("there is no node {node}")))
+    });
+    wanted.collect()
+}
+
+/// The answer, or why there is none.
+fn split<T>(answer: Result<T, CallError>) -> (Option<T>, String) {
+    match answer {
+        Ok(answer) => (Some(answer), String::new()),
+        Err(error) => (None, error.to_string()),
     }
 }
 

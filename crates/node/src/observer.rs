@@ -25,6 +25,7 @@ pub(crate) async fn status(facts: &Facts, member: &Member, with_load: bool) -> C
     };
     let answers = cluster_handler::ask_all(&member.fabric, nodes, with_load).await;
     let mut status = describe::cluster(facts, member, answers);
+    problems::mark_without_quorum(&mut status);
     status.problems = problems::find(&status);
     status.judged = true;
     status

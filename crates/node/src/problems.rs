@@ -190,10 +190,34 @@ fn wanted(cluster: &ClusterStatus) -> Wanted {
 }
 
 /// Copies that commit a record.
-fn write_quorum(cluster: &ClusterStatus, replicas: usize) -> usize {
+fn quorum(cluster: &ClusterStatus, entry: &PartitionEntry) -> usize {
+    let replicas = entry.replicas.len();
     match cluster.write_quorum as usize {
         0 => replicas / 2 + 1,
         quorum => quorum.min(replicas),
+    }
+}
+
+fn replicas_there(cluster: &ClusterStatus, entry: &PartitionEntry) -> usize {
+    let there = entry.replicas.iter().filter(|id| is_there(cluster, **id));
+    there.count()
+}
+
+/// A leader that was not deposed takes itself for one that serves, and cannot know that nothing commits until something
+/// should.
+pub(crate) fn mark_without_quorum(cluster: &mut ClusterStatus) {
+    let stuck = cluster.partitions.iter().filter(|entry| {
+        let is_placed = !entry.replicas.is_empty();
+        is_placed && replicas_there(cluster, entry) < quorum(cluster, entry)
+    });
+    let stuck: BTreeSet<u32> = stuck.map(|entry| entry.partition).collect();
+    let nodes = cluster.nodes.iter_mut();
+    let statuses = nodes.filter_map(|node| node.status.as_mut());
+    for replica in statuses.flat_map(|status| &mut status.replicas) {
+        let is_leader = replica.role == "leader" && replica.state == "active";
+        if is_leader && stuck.contains(&replica.partition) {
+            "no-quorum".clone_into(&mut replica.state);
+        }
     }
 }
 
@@ -210,12 +234,7 @@ fn partitions(cluster: &ClusterStatus, found: &mut Found) {
             unplaced.push(partition);
             continue;
         };
-        let there = entry
-            .replicas
-            .iter()
-            .filter(|id| is_there(cluster, **id))
-            .count();
-        let quorum = write_quorum(cluster, entry.replicas.len());
+        let (there, quorum) = (replicas_there(cluster, entry), quorum(cluster, entry));
         match led(cluster, entry) {
             Led::Serves => {}
             Led::TakesOver => taking_over.push(partition),

@@ -1,6 +1,8 @@
 //! Each command: what it asks, and what it makes of the answer.
 
 mod backup;
+mod compact;
+mod completions;
 mod config;
 mod dump;
 mod elsewhere;
@@ -38,6 +40,9 @@ pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
     if let Some(answer) = elsewhere::answer(&cli.command) {
         return Err(answer);
     }
+    if let Command::Completions { shell } = &cli.command {
+        return Ok(completions::script(*shell));
+    }
     if let Command::Partitions(cli::Partitions::Of { what }) = &cli.command {
         // Nobody needs to be asked to find out that an id is none.
         let key = partitions::key_of(what)?;
@@ -58,9 +63,12 @@ pub(crate) async fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Config(cli::Config::Set(wanted)) => config::set(&node, wanted, cli).await,
         Command::Metadata(command) => metadata(&node, command, cli).await,
         Command::MetadataServer(command) => metadata_server(&node, command, cli).await,
+        Command::Storage(cli::Storage::Compact(wanted)) => compact::run(&node, wanted, json).await,
         Command::Recover(command) => recover(&node, command, cli).await,
         Command::Snapshots(command) => snapshots(&node, command, cli).await,
         Command::Backup(command) => backup(&node, command, cli).await,
+        // Was answered above.
+        Command::Completions { shell } => Ok(completions::script(*shell)),
         Command::Provision(settings) => provision::form(&node, settings, cli.yes, json).await,
     }
 }

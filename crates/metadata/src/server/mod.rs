@@ -174,6 +174,11 @@ impl MetadataServer {
         self.core.database.property(name)
     }
 
+    /// Rewrites the database into as few files as can be. Blocks until that is done; others use it meanwhile.
+    pub fn compact(&self) {
+        self.core.database.compact();
+    }
+
     /// Why it failed, once it has. The node cannot go on safely and should end. Stays `None` for a server that is shut down.
     pub fn failure(&self) -> watch::Receiver<Option<ServerFailure>> {
         self.core.failure()

@@ -131,6 +131,27 @@ fn a_dead_node_that_led_nothing_leaves_everything_at_risk() {
 }
 
 #[test]
+fn a_leader_without_a_quorum_is_not_active() {
+    let states = |cluster: &ClusterStatus| {
+        let status = cluster.nodes[0].status.as_ref().unwrap();
+        let states = status.replicas.iter().map(|replica| replica.state.clone());
+        states.collect::<Vec<_>>()
+    };
+    let mut cluster = well();
+    kill(&mut cluster, 3);
+    mark_without_quorum(&mut cluster);
+    assert_eq!(states(&cluster), ["active", "active"]);
+    kill(&mut cluster, 2);
+    mark_without_quorum(&mut cluster);
+    // It leads the first and follows the second.
+    assert_eq!(states(&cluster), ["no-quorum", "active"]);
+    assert!(
+        found(&cluster)
+            .contains(&"critical partitions-without-quorum: partition 0, partition 1".to_owned())
+    );
+}
+
+#[test]
 fn a_dead_leader_is_missed_until_another_serves() {
     let mut cluster = well();
     kill(&mut cluster, 2);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{ONE_AT_A_TIME, ids, looks, refused, texts, under_load, until};
+use crate::{ONE_AT_A_TIME, ids, looks, refused, text, texts, under_load, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_votes_filters_and_replication_are_changed_with_care() {
@@ -270,5 +270,23 @@ async fn documents_votes_filters_and_replication_are_changed_with_care() {
         placed.iter().all(|row| texts(&row["replicas"]).len() == 3),
         "{placed:?}"
     );
+
+    // The databases.
+    let compact = ["storage", "compact", "--database", "log,partitions"];
+    let rows = cluster.operator(&compact).await;
+    let nodes: Vec<String> = rows.iter().map(|row| text(&row["node"])).collect();
+    assert_eq!(nodes, ["N1", "N1", "N2", "N2", "N3", "N3"]);
+    for row in &rows {
+        assert!(row["problem"].is_null(), "{row}");
+        assert!(row["took_ms"].is_u64() && row["bytes"].is_u64(), "{row}");
+    }
+    refused(
+        cluster,
+        &["storage", "compact", "--node", "N9"],
+        1,
+        "there is no node N9",
+    )
+    .await;
+    load.wait_for_progress("after the compactions").await;
     load.finish().await;
 }

@@ -73,6 +73,14 @@ impl Database {
         self.db().ok()?.property_int_value(name).ok().flatten()
     }
 
+    /// Rewrites all files into as few as can be; does nothing once it is closed.
+    pub(crate) fn compact(&self) {
+        if let Ok(db) = self.db() {
+            let everything = None::<&[u8]>;
+            db.compact_range(everything, everything);
+        }
+    }
+
     fn db(&self) -> io::Result<Arc<DB>> {
         self.open
             .read()
