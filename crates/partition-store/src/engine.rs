@@ -112,5 +112,9 @@ fn family(cache: &Cache, budget: Budget, flush_after_bytes: usize) -> Options {
     // Rows come and go at the front of queues and timers: a file that is mostly deletions is compacted soon,
     // or every scan would walk over them.
     options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
+    // Flushes and compactions replace all files of a busy partition again and again; the blocks of those that have gone
+    // would stay until the cache is full of them. RocksDB's headers give 300 as what the default is to become.
     options
+        .get_options_from_string("uncache_aggressiveness=300")
+        .expect("the text is constant, and RocksDB is linked with this program")
 }

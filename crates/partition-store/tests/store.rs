@@ -236,6 +236,51 @@ fn partitions_do_not_mix_and_go_alone() {
 }
 
 #[test]
+fn the_cache_does_not_fill_up_with_blocks_of_files_that_are_gone() {
+    const ROUNDS: u64 = 20;
+    const KEYS: u64 = 100;
+    let dir = dir();
+    let stores = open(dir.path());
+    let mut store = stores.partition(P1).unwrap();
+    let used = || {
+        stores
+            .database_property("rocksdb.block-cache-usage")
+            .unwrap()
+    };
+    // Nothing that compresses.
+    let value = |round: u64, key: u64| -> String {
+        let mut state = (round * KEYS + key + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let letters = (0..5000).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b' ' + (state % 64) as u8)
+        });
+        letters.collect()
+    };
+    let (mut lsn, mut first) = (0, 0);
+    for round in 0..ROUNDS {
+        for key in 0..KEYS {
+            lsn += 1;
+            put(&mut store, lsn, &format!("key {key}"), &value(round, key));
+        }
+        store.flush().unwrap();
+        stores.compact();
+        for key in 0..KEYS {
+            assert_eq!(get(&store, &format!("key {key}")), Some(value(round, key)));
+        }
+        if round == 0 {
+            first = used();
+        }
+    }
+    assert!(
+        400_000 < first,
+        "the rows were read through the cache: {first}"
+    );
+    assert!(used() < first * 3, "{first} has become {}", used());
+}
+
+#[test]
 fn maintenance_spills_and_flushes_by_itself() {
     let dir = dir();
     let options = StoreOptions {
