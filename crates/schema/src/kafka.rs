@@ -15,6 +15,12 @@ const BROKERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 /// How the client talks to brokers, and how it tells who it is, under both names.
 const PROTOCOL: &str = "security.protocol";
 const MECHANISMS: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+/// What has the client load a library, or run a command.
+const RUNS_CODE: [&str; 3] = [
+    "plugin.library.paths",
+    "ssl.engine.location",
+    "sasl.kerberos.kinit.cmd",
+];
 const GROUP_ID: &str = "group.id";
 const CLIENT_ID: &str = "client.id";
 const CLIENT_ID_DEFAULT: &str = "restate";
@@ -84,40 +90,46 @@ pub(crate) struct Kafka {
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
 }
 
-/// A way to connect to brokers that this build does not have: it links no OpenSSL and no SASL library, so that the client
-/// has neither TLS nor a mechanism but PLAIN.
+/// A property that a Kafka client of this server does not get.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the property '{property}' is '{value}', and this server is built without TLS, SCRAM, OAUTHBEARER and GSSAPI for Kafka. What works is the security.protocol 'plaintext', and 'sasl_plaintext' with the sasl.mechanism 'PLAIN'."
-)]
-pub struct UnsupportedSecurity {
-    /// The property.
-    pub property: &'static str,
-    /// What it says.
-    pub value: String,
+pub enum RefusedProperty {
+    /// A way to say who one is that this build does not have: it links neither Kerberos nor what asks for tokens.
+    #[error(
+        "the property '{property}' is '{value}', and this server is built without OAUTHBEARER and GSSAPI for Kafka. With the security.protocol 'sasl_plaintext' or 'sasl_ssl' the sasl.mechanism has to be 'PLAIN', 'SCRAM-SHA-256' or 'SCRAM-SHA-512'."
+    )]
+    Mechanism {
+        /// The property.
+        property: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// The client would load a library or run a program.
+    #[error(
+        "the property '{0}' would have this server run a program of your choice, which is not done for what comes over the network. Leave it out."
+    )]
+    RunsCode(&'static str),
 }
 
-/// Checks that this build can connect like this.
-fn check_security(properties: &KafkaProperties) -> Result<(), UnsupportedSecurity> {
-    let unsupported = |property: &'static str, value: &str| {
-        let value = value.to_owned();
-        Err(UnsupportedSecurity { property, value })
-    };
-    let protocol = (properties.get(PROTOCOL)).map_or_else(String::new, |it| it.to_lowercase());
-    match protocol.as_str() {
-        "ssl" | "sasl_ssl" => return unsupported(PROTOCOL, &protocol),
-        "sasl_plaintext" => {}
-        // What else there may be is for the client to tell.
-        _ => return Ok(()),
+/// Checks that this build can connect like this, and that nothing foreign would run.
+fn check_properties(properties: &KafkaProperties) -> Result<(), RefusedProperty> {
+    if let Some(property) = RUNS_CODE.iter().find(|it| properties.contains_key(**it)) {
+        return Err(RefusedProperty::RunsCode(property));
+    }
+    let protocol = properties.get(PROTOCOL).map(|it| it.to_lowercase());
+    // What else there may be is for the client to tell.
+    if !matches!(protocol.as_deref(), Some("sasl_plaintext" | "sasl_ssl")) {
+        return Ok(());
     }
     let given = MECHANISMS
         .iter()
         .find_map(|name| Some((*name, properties.get(*name)?.as_str())));
-    match given {
-        Some((_, "PLAIN")) => Ok(()),
-        Some((property, value)) => unsupported(property, value),
-        // The client's default.
-        None => unsupported(MECHANISMS[0], "GSSAPI"),
+    // Without one it is the client's default.
+    match given.unwrap_or((MECHANISMS[0], "GSSAPI")) {
+        (_, "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => Ok(()),
+        (property, value) => Err(RefusedProperty::Mechanism {
+            property,
+            value: value.to_owned(),
+        }),
     }
 }
 
@@ -142,13 +154,13 @@ pub enum KafkaClusterError {
         "kafka cluster '{0}' properties must contain either 'bootstrap.servers' or 'metadata.broker.list'"
     )]
     NoBrokers(String),
-    /// This build cannot connect like this.
+    /// A property is refused.
     #[error("kafka cluster '{cluster}': {reason}")]
     Unsupported {
         /// The cluster.
         cluster: String,
         /// What it cannot do.
-        reason: UnsupportedSecurity,
+        reason: RefusedProperty,
     },
     /// There is none of this name to change.
     #[error("not found in the schema registry: kafka cluster '{0}'")]
@@ -184,7 +196,7 @@ pub enum SubscriptionError {
     HandlerNotFound(String),
     /// With its options, this build cannot connect.
     #[error(transparent)]
-    Unsupported(UnsupportedSecurity),
+    Unsupported(RefusedProperty),
     /// There is none with this id to remove.
     #[error("not found in the schema registry: subscription with id '{0}'")]
     NothingToRemove(SubscriptionId),
@@ -317,7 +329,7 @@ impl Schema {
         // Its options come before the cluster's; those of a cluster of the file are seen here first.
         let mut both = cluster.properties.clone();
         both.extend(subscription.options.clone());
-        check_security(&both).map_err(SubscriptionError::Unsupported)?;
+        check_properties(&both).map_err(SubscriptionError::Unsupported)?;
         let options = &mut subscription.options;
         options
             .entry(GROUP_ID.to_owned())
@@ -345,7 +357,7 @@ impl Schema {
 
 fn check(name: &str, properties: &KafkaProperties) -> Result<(), KafkaClusterError> {
     check_brokers(name, properties)?;
-    check_security(properties).map_err(|reason| KafkaClusterError::Unsupported {
+    check_properties(properties).map_err(|reason| KafkaClusterError::Unsupported {
         cluster: name.to_owned(),
         reason,
     })

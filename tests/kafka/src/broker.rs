@@ -19,9 +19,16 @@ const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 /// How long a broker may take until it answers; generous, since tests share few cores.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(180);
 
+/// Who may come through the door with a lock.
+pub const USER: &str = "alice";
+/// Her password.
+pub const PASSWORD: &str = "a secret of alice";
+
 /// A broker. Dropping it kills it and removes its data.
 pub struct Broker {
     port: u16,
+    secure_port: u16,
+    certificate: String,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -30,16 +37,24 @@ impl Broker {
     /// Starts a broker and waits until it answers.
     pub async fn start() -> Broker {
         let folder = folder();
-        let (port, controller) = (free_port(), free_port());
+        let (port, secure_port, controller) = (free_port(), free_port(), free_port());
+        let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = certified.cert.pem();
+        let keys = certified.signing_key.serialize_pem() + &certificate;
+        fs::write(folder.path().join("keys.pem"), keys).unwrap();
         let data = folder.path().join("data");
         let config = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure_port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure_port}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             ssl.keystore.type=PEM\n\
+             ssl.keystore.location=keys.pem\n\
              log.dirs={data}\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=2\n\
@@ -52,6 +67,8 @@ impl Broker {
         fs::write(folder.path().join("server.properties"), config).unwrap();
         let formatted = java(folder.path(), "kafka.tools.StorageTool")
             .args(["format", "-t", CLUSTER_ID, "-c", "server.properties"])
+            .arg("--add-scram")
+            .arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"))
             .output()
             .expect("run java");
         assert!(
@@ -61,6 +78,8 @@ impl Broker {
         );
         let mut broker = Broker {
             port,
+            secure_port,
+            certificate,
             process: None,
             folder,
         };
@@ -72,6 +91,16 @@ impl Broker {
     /// `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` of the door that takes TLS, and SCRAM-SHA-512 with [`USER`] and [`PASSWORD`].
+    pub fn secure_address(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port)
+    }
+
+    /// What it shows there, in PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     /// `kill -9`.

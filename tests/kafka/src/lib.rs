@@ -12,6 +12,6 @@ mod broker;
 mod endpoint;
 mod producer;
 
-pub use broker::Broker;
+pub use broker::{Broker, PASSWORD, USER};
 pub use endpoint::{Endpoint, Seen};
 pub use producer::{Producer, Record};

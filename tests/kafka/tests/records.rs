@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use abide_test_cluster::{Cluster, Options};
-use abide_test_kafka::{Broker, Endpoint, Producer, Record, Seen};
+use abide_test_kafka::{Broker, Endpoint, PASSWORD, Producer, Record, Seen, USER};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -25,6 +25,16 @@ async fn wait_for(endpoint: &Endpoint, body: &str, count: usize) -> Vec<Seen> {
             return seen;
         }
         assert!(Instant::now() < deadline, "{body}: only {seen:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the node has printed `words`, however they are capitalized.
+async fn until_printed(cluster: &Cluster, words: &str) {
+    let deadline = Instant::now() + WITHIN;
+    while !cluster.output(0).to_lowercase().contains(words) {
+        let output = cluster.output(0);
+        assert!(Instant::now() < deadline, "'{words}' not in:\n{output}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -172,6 +182,43 @@ async fn records_become_invocations_of_every_kind_of_handler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_with_tls_and_passwords_is_read_by_who_has_one() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (broker, endpoint) = tokio::join!(Broker::start(), Endpoint::start());
+    broker.create_topic("secrets", 1).await;
+    let cluster = Cluster::start(1, Options::default()).await;
+    cluster.register(&endpoint.uri()).await;
+    let clusters = format!("{}/kafka-clusters", cluster.admin(0));
+    let properties = |password: &str| {
+        json!({
+            "bootstrap.servers": broker.secure_address(),
+            "security.protocol": "sasl_ssl",
+            "ssl.ca.pem": broker.certificate(),
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": USER,
+            "sasl.password": password,
+        })
+    };
+    let body = json!({ "name": "locked", "properties": properties("a guess") });
+    cluster.api().post(&clusters, &body).await.expect_success();
+    subscribe(&cluster, "locked/secrets", "Plain/take").await;
+    until_printed(&cluster, "authentication").await;
+
+    let producer = Producer::new(&broker.address());
+    producer.write(record("secrets", None, "for alice")).await;
+    assert!(endpoint.seen("for alice").is_empty());
+    let body = json!({ "properties": properties(PASSWORD) }).to_string();
+    let json = [("content-type", "application/json")];
+    let url = format!("{clusters}/locked");
+    let patched = cluster
+        .api()
+        .request("PATCH".parse().unwrap(), &url, &json, body);
+    let shown = patched.await.unwrap().expect_success().to_string();
+    assert!(!shown.contains(PASSWORD), "{shown}");
+    wait_for(&endpoint, "for alice", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_can_become_nothing_holds_up_its_partition_and_says_so() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let (broker, endpoint) = tokio::join!(Broker::start(), Endpoint::start());
@@ -202,11 +249,7 @@ async fn a_record_that_can_become_nothing_holds_up_its_partition_and_says_so() {
         assert!(Instant::now() < deadline, "nothing tells of the record");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(
-        cluster.output(0).contains("not UTF-8"),
-        "{}",
-        cluster.output(0)
-    );
+    until_printed(&cluster, "not utf-8").await;
     assert_eq!(endpoint.seen("behind"), []);
 
     // An operator deletes it from the topic.
