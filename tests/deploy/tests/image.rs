@@ -1,4 +1,5 @@
-//! The image's last stage has the C and C++ libraries and nothing else: what the programs link has to be among them.
+//! The image's last stage has the C and C++ libraries, OpenSSL and nothing else: what the programs link has to be among
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,7 +8,7 @@ use std::process::Command;
 use abide_test_cluster::beside_the_test;
 
 /// Those of `distroless/cc`, by the names before `.so`.
-const IN_THE_IMAGE: [&str; 10] = [
+const IN_THE_IMAGE: [&str; 12] = [
     "linux-vdso",
     "ld-linux-x86-64",
     "ld-linux-aarch64",
@@ -18,6 +19,9 @@ const IN_THE_IMAGE: [&str; 10] = [
     "librt",
     "libgcc_s",
     "libstdc++",
+    // Of the image `base`, on which `cc` is built.
+    "libssl",
+    "libcrypto",
 ];
 
 #[test]
