@@ -12,6 +12,7 @@ mod cors;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod forward;
 mod handle;
 mod listen;
 mod metrics;
