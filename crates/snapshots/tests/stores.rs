@@ -1,5 +1,5 @@
 //! The same over servers that speak like S3 and like Azure's blob store, as the test starts them. What Google's
-//! would need, conditional writes and uploads in parts in its XML interface, no server that can be had here knows.
+//! would need, conditional writes and uploads in parts in its XML interface, its known emulators do not have.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use abide_snapshots::{
-    Backups, ClusterId, Destination, KnownFiles, LocalFile, NewSnapshot, RepositoryError, Shelf,
-    StoreSettings,
+    BackedUpPartition, BackupManifest, Backups, ClusterId, Destination, KnownFiles, LocalFile,
+    NewSnapshot, RepositoryError, Shelf, StoreSettings,
 };
 use abide_types::{Epoch, Lsn, PartitionId};
 use tempfile::TempDir;
@@ -121,7 +121,7 @@ fn snapshot(dir: &Path, lsn: u64, epoch: u64, files: &[(&str, usize)]) -> NewSna
     }
 }
 
-/// Snapshots are published conditionally, share their files, are fetched and deleted.
+/// Snapshots and backups are published conditionally, share their files, are read again and deleted.
 async fn check(destination: Destination) {
     let (dir, known) = (TempDir::new().unwrap(), Arc::<KnownFiles>::default());
     let shelf = Shelf::new(&destination, ClusterId::new("test", 1), PartitionId(0));
@@ -173,19 +173,49 @@ async fn check(destination: Destination) {
     assert_eq!(pointer.retained.len(), published);
 
     let backups = Backups::at(destination);
-    let new = snapshot(dir.path(), 30, 2, &files);
+    backups.begin("first", 1000).await.unwrap();
+    let busy = backups.delete("first", 1000).await.unwrap_err();
+    assert!(matches!(busy, RepositoryError::Busy { .. }), "{busy}");
+    let files = [("large.sst", 20 << 20), ("other.sst", 200)];
+    let sent = back_up(&backups, "first", snapshot(dir.path(), 30, 2, &files)).await;
+    assert_eq!(sent, (20 << 20) + 200);
+    let files = [("large.sst", 20 << 20), ("small.sst", 100)];
+    let sent = back_up(&backups, "second", snapshot(dir.path(), 31, 2, &files)).await;
+    assert_eq!(sent, 100, "the large one is there");
+    backups.end("first").await.unwrap();
+
+    // Its manifest, the snapshot's description, and the file that no other one needs.
+    assert_eq!(backups.delete("first", 1000).await.unwrap(), 3);
+    let left = backups.list().await.unwrap();
+    let [second] = &left[..] else {
+        panic!("{left:?}");
+    };
+    assert_eq!(second.id, "second");
+    let shelf = backups.shelf(&second.cluster, PartitionId(0));
+    let verified = shelf.verify(&second.snapshots[0].snapshot).await.unwrap();
+    assert_eq!(verified, (20 << 20) + 100);
+}
+
+/// Stores a backup of a cluster with one partition; the bytes that had to be sent.
+async fn back_up(backups: &Backups, id: &str, new: NewSnapshot) -> u64 {
     let cluster = ClusterId::new("test", 1);
-    let stored = backups
-        .store(&cluster, PartitionId(0), new, &known)
-        .await
-        .unwrap();
-    assert_eq!(stored.1, (20 << 20) + 200);
-    let new = snapshot(dir.path(), 31, 2, &files);
-    let stored = backups
-        .store(&cluster, PartitionId(0), new, &known)
-        .await
-        .unwrap();
-    assert_eq!(stored.1, 0);
-    let shelf = backups.shelf(&cluster, PartitionId(0));
-    assert_eq!(shelf.verify(&stored.0).await.unwrap(), (20 << 20) + 200);
+    let created_at = new.created_at;
+    let known = Arc::default();
+    let stored = backups.store(&cluster, PartitionId(0), new, &known);
+    let (snapshot, sent) = stored.await.unwrap();
+    let manifest = BackupManifest {
+        format: 1,
+        id: id.to_owned(),
+        cluster,
+        partitions: 1,
+        version: "0".to_owned(),
+        created_at,
+        snapshots: vec![BackedUpPartition {
+            partition: 0,
+            snapshot,
+        }],
+        documents: Vec::new(),
+    };
+    backups.finish(&manifest).await.unwrap();
+    sent
 }
