@@ -56,9 +56,10 @@ fn an_endpoint_whose_certificate_is_trusted_is_used() {
     assert!(said.contains("3 passed"), "{said}");
 }
 
-/// `None` in a process that was not started by the test above.
-fn server_config(protocols: &[&[u8]]) -> Option<Arc<ServerConfig>> {
-    let folder = std::path::PathBuf::from(std::env::var_os(FOLDER)?);
+/// In a process that the test above has started.
+fn server_config(protocols: &[&[u8]]) -> Arc<ServerConfig> {
+    let folder = std::env::var_os(FOLDER).expect("the test that makes the certificates runs this");
+    let folder = std::path::PathBuf::from(folder);
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let certificate = CertificateDer::from(read("certificate.der"));
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(read("key.der")));
@@ -70,7 +71,7 @@ fn server_config(protocols: &[&[u8]]) -> Option<Arc<ServerConfig>> {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Some(Arc::new(config))
+    Arc::new(config)
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -142,9 +143,7 @@ async fn alpn_decides_the_http_version() {
         (&[b"http/1.1"], false, HttpVersion::Http11),
         (&[], false, HttpVersion::Http11),
     ] {
-        let Some(config) = server_config(protocols) else {
-            return;
-        };
+        let config = server_config(protocols);
         let uri = request_response(config).await;
         let found = discovered_version(&uri, use_http_11).await.unwrap();
         assert_eq!(found, expected, "{protocols:?} {use_http_11}");
@@ -163,9 +162,7 @@ async fn alpn_decides_the_http_version() {
 #[tokio::test]
 #[ignore = "run by the test that makes the certificates"]
 async fn streams_run_both_ways_at_once_over_tls() {
-    let Some(config) = server_config(&[b"h2"]) else {
-        return;
-    };
+    let config = server_config(&[b"h2"]);
     let (listener, address) = listener().await;
     let acceptor = TlsAcceptor::from(config);
     let script = Arc::new(|mut stream: Stream| async move {
@@ -205,9 +202,7 @@ async fn streams_run_both_ways_at_once_over_tls() {
 #[tokio::test]
 #[ignore = "run by the test that makes the certificates"]
 async fn a_certificate_for_another_name_is_refused() {
-    let Some(config) = server_config(&[b"h2"]) else {
-        return;
-    };
+    let config = server_config(&[b"h2"]);
     let uri = request_response(config)
         .await
         .replace("127.0.0.1", "127.0.0.2");

@@ -141,14 +141,11 @@ pub(crate) async fn ask_all(
     with_load: bool,
 ) -> BTreeMap<NodeId, Result<NodeStatus, CallError>> {
     let describe = call::Body::Describe(DescribeNode { with_load });
-    let answers = call_all(fabric, nodes, describe).await.into_iter();
     let status = |answer| match answer {
-        answer::Body::Node(status) => Ok(status),
-        _ => Err(other_question()),
+        answer::Body::Node(status) => Some(status),
+        _ => None,
     };
-    answers
-        .map(|(node, answer)| (node, answer.and_then(status)))
-        .collect()
+    call_all(fabric, nodes, describe, status).await
 }
 
 /// Has nodes change, or show, what they log.
@@ -157,15 +154,11 @@ pub(crate) async fn filter_all(
     nodes: impl IntoIterator<Item = NodeId>,
     change: LogFilterChange,
 ) -> BTreeMap<NodeId, Result<LogFilterState, CallError>> {
-    let change = call::Body::LogFilter(change);
-    let answers = call_all(fabric, nodes, change).await.into_iter();
     let state = |answer| match answer {
-        answer::Body::LogFilter(state) => Ok(state),
-        _ => Err(other_question()),
+        answer::Body::LogFilter(state) => Some(state),
+        _ => None,
     };
-    answers
-        .map(|(node, answer)| (node, answer.and_then(state)))
-        .collect()
+    call_all(fabric, nodes, call::Body::LogFilter(change), state).await
 }
 
 /// Has nodes compact their databases, or say how far they are.
@@ -174,26 +167,20 @@ pub(crate) async fn compact_all(
     nodes: impl IntoIterator<Item = NodeId>,
     wanted: Compact,
 ) -> BTreeMap<NodeId, Result<CompactState, CallError>> {
-    let wanted = call::Body::Compact(wanted);
-    let answers = call_all(fabric, nodes, wanted).await.into_iter();
     let state = |answer| match answer {
-        answer::Body::Compact(state) => Ok(state),
-        _ => Err(other_question()),
+        answer::Body::Compact(state) => Some(state),
+        _ => None,
     };
-    answers
-        .map(|(node, answer)| (node, answer.and_then(state)))
-        .collect()
+    call_all(fabric, nodes, call::Body::Compact(wanted), state).await
 }
 
-fn other_question() -> CallError {
-    CallError::Refused("the answer is to another question".to_owned())
-}
-
-async fn call_all(
+/// Asks nodes the same; `expected` takes what is wanted out of an answer to that question.
+async fn call_all<T: Send + 'static>(
     fabric: &Arc<Fabric>,
     nodes: impl IntoIterator<Item = NodeId>,
     body: call::Body,
-) -> BTreeMap<NodeId, Result<answer::Body, CallError>> {
+    expected: fn(answer::Body) -> Option<T>,
+) -> BTreeMap<NodeId, Result<T, CallError>> {
     let call = Call { body: Some(body) };
     let payload = Bytes::from(call.encode_to_vec());
     let mut asked = JoinSet::new();
@@ -203,7 +190,10 @@ async fn call_all(
             let answer = fabric
                 .call(node, Service::Cluster, payload, DESCRIBED_WITHIN)
                 .await;
-            (node, answer.and_then(understood))
+            let other = || CallError::Refused("the answer is to another question".to_owned());
+            let answer = answer.and_then(understood);
+            let answer = answer.and_then(|answer| expected(answer).ok_or_else(other));
+            (node, answer)
         });
     }
     asked.join_all().await.into_iter().collect()

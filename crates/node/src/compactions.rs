@@ -1,7 +1,7 @@
 //! Compactions that operators order: one at a time of each database.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use abide_log_server::LogServer;
@@ -19,7 +19,13 @@ struct Run {
     began: Instant,
     bytes_before: u64,
     /// `None` while it runs.
-    took: Option<Duration>,
+    ended: Option<Ended>,
+}
+
+struct Ended {
+    took: Duration,
+    /// Why nothing was done, if so.
+    problem: String,
 }
 
 #[derive(Clone)]
@@ -35,18 +41,28 @@ pub(crate) fn answer(facts: &Arc<Facts>, wanted: &Compact) -> CompactState {
         |name: &str| wanted.databases.is_empty() || wanted.databases.iter().any(|one| one == name);
     let databases = databases(facts).into_iter();
     let asked = databases.filter(|database| is_wanted(database.name()));
-    let states = asked.map(|database| match wanted.start {
-        true => start(facts, database),
-        false => state(facts, &database, String::new()),
+    let states = asked.map(|database| {
+        if wanted.start {
+            start(facts, &database);
+        }
+        state(facts, &database)
     });
     CompactState {
         databases: states.collect(),
     }
 }
 
-fn start(facts: &Arc<Facts>, database: Database) -> DatabaseState {
-    let problem = room_for(facts, &database).and_then(|()| begin(facts, &database));
-    state(facts, &database, problem.err().unwrap_or_default())
+/// Does nothing while it is compacted already.
+fn start(facts: &Arc<Facts>, database: &Database) {
+    let name = database.name();
+    let runs = &facts.compactions;
+    if !runs.begin(name, database.bytes()) {
+        return;
+    }
+    let begun = room_for(facts, database).and_then(|()| begin(facts, database));
+    if let Err(problem) = begun {
+        runs.end(name, problem);
+    }
 }
 
 /// All files are written once more before the old ones go.
@@ -70,72 +86,69 @@ fn room_for(facts: &Facts, database: &Database) -> Result<(), String> {
     }
 }
 
-/// Does nothing while it is compacted already.
 fn begin(facts: &Arc<Facts>, database: &Database) -> Result<(), String> {
     let name = database.name();
-    let runs = &facts.compactions;
-    if !runs.begin(name, database.bytes()) {
-        return Ok(());
-    }
     let work = {
         let (facts, database) = (Arc::clone(facts), database.clone());
         move || {
             database.compact();
-            facts.compactions.end(name);
+            facts.compactions.end(name, String::new());
             tracing::info!(database = name, bytes = database.bytes(), "compacted");
         }
     };
     // Not one of the runtime's threads: a node that stops does not wait for it, and the files are whole at any moment.
     let thread = std::thread::Builder::new().name("compaction".to_owned());
-    match thread.spawn(work) {
-        Ok(_) => {
-            tracing::info!(database = name, "an operator has a database compacted");
-            Ok(())
-        }
-        Err(error) => {
-            runs.end(name);
-            Err(error.to_string())
-        }
-    }
+    thread.spawn(work).map_err(|error| error.to_string())?;
+    tracing::info!(database = name, "an operator has a database compacted");
+    Ok(())
 }
 
-fn state(facts: &Facts, database: &Database, problem: String) -> DatabaseState {
-    let runs = facts.compactions.0.lock();
-    let runs = runs.unwrap_or_else(PoisonError::into_inner);
-    let run = runs.get(database.name());
+fn state(facts: &Facts, database: &Database) -> DatabaseState {
     let bytes = database.bytes();
-    let took = run.map(|run| run.took.unwrap_or_else(|| run.began.elapsed()));
-    let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    DatabaseState {
+    let runs = facts.compactions.lock();
+    let mut state = DatabaseState {
         name: database.name().to_owned(),
-        running: run.is_some_and(|run| run.took.is_none()),
-        bytes_before: run.map_or(bytes, |run| run.bytes_before),
+        bytes_before: bytes,
         bytes,
-        took_ms: took.map_or(0, millis),
-        problem,
+        ..DatabaseState::default()
+    };
+    if let Some(run) = runs.get(database.name()) {
+        let took = match &run.ended {
+            Some(ended) => ended.took,
+            None => run.began.elapsed(),
+        };
+        state.bytes_before = run.bytes_before;
+        state.running = run.ended.is_none();
+        state.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        state.problem = (run.ended.as_ref()).map_or_else(String::new, |it| it.problem.clone());
     }
+    state
 }
 
 impl Compactions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Run>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// False if one runs.
     fn begin(&self, database: &'static str, bytes_before: u64) -> bool {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if runs.get(database).is_some_and(|run| run.took.is_none()) {
+        let mut runs = self.lock();
+        if runs.get(database).is_some_and(|run| run.ended.is_none()) {
             return false;
         }
         let run = Run {
             began: Instant::now(),
             bytes_before,
-            took: None,
+            ended: None,
         };
         runs.insert(database, run);
         true
     }
 
-    fn end(&self, database: &'static str) {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(run) = runs.get_mut(database) {
-            run.took = Some(run.began.elapsed());
+    fn end(&self, database: &'static str, problem: String) {
+        if let Some(run) = self.lock().get_mut(database) {
+            let took = run.began.elapsed();
+            run.ended = Some(Ended { took, problem });
         }
     }
 }
@@ -191,7 +204,7 @@ mod tests {
         assert!(runs.begin("log", 1));
         assert!(!runs.begin("log", 2));
         assert!(runs.begin("partitions", 3));
-        runs.end("log");
+        runs.end("log", String::new());
         assert!(runs.begin("log", 4));
     }
 }

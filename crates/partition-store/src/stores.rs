@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use abide_types::PartitionId;
 use parking_lot::Mutex;
-use rocksdb::{
-    BottommostLevelCompaction, BoundColumnFamily, ColumnFamilyDescriptor, CompactOptions,
-    DEFAULT_COLUMN_FAMILY_NAME, Options,
-};
+use rocksdb::{BoundColumnFamily, ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, Options};
 
 use crate::engine::{Budget, Db, Settings};
 use crate::error::{OpenError, is_damage};
@@ -186,14 +183,10 @@ impl PartitionStores {
     pub fn compact(&self) {
         let open = self.open.lock().clone();
         for partition in open {
-            // Deletions go only when the last level is rewritten, too.
-            let mut options = CompactOptions::default();
-            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-            options.set_exclusive_manual_compaction(false);
             let everything = None::<&[u8]>;
             // One that has gone meanwhile needs nothing.
             if let Some(family) = self.db.cf_handle(&family_name(partition)) {
-                (self.db).compact_range_cf_opt(&family, everything, everything, &options);
+                (self.db).compact_range_cf(&family, everything, everything);
             }
         }
     }

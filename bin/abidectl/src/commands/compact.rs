@@ -22,8 +22,7 @@ pub(crate) async fn run(
     json: bool,
 ) -> Result<String, Failure> {
     let deadline = Instant::now() + Duration::from_secs(wanted.timeout);
-    let first = asked.compact(request(wanted, true)).await?;
-    let mut reply = first.clone();
+    let mut reply = asked.compact(request(wanted, true)).await?;
     let mut said = None;
     loop {
         let running = rows(&reply).filter(|(_, state)| state.is_some_and(|state| state.running));
@@ -44,7 +43,6 @@ pub(crate) async fn run(
         sleep(LOOK).await;
         reply = asked.compact(request(wanted, false)).await?;
     }
-    keep_problems(&mut reply, &first);
     let text = show(&reply, json);
     match rows(&reply).all(|(node, state)| problem(node, state).is_none()) {
         true => Ok(text),
@@ -63,22 +61,6 @@ fn request(wanted: &cli::Compact, start: bool) -> CompactRequest {
             databases: names.collect(),
             start,
         }),
-    }
-}
-
-/// What was refused is told once, to who asked for it.
-fn keep_problems(last: &mut CompactReply, first: &CompactReply) {
-    let states = last.nodes.iter_mut().flat_map(|node| {
-        let id = node.node;
-        let states = node.state.iter_mut();
-        states.flat_map(move |state| state.databases.iter_mut().map(move |state| (id, state)))
-    });
-    for (node, state) in states {
-        let refused = rows(first).find_map(|(at, before)| {
-            let before = before.filter(|before| at.node == node && before.name == state.name)?;
-            Some(before.problem.clone())
-        });
-        state.problem = refused.unwrap_or_default();
     }
 }
 
@@ -136,16 +118,17 @@ mod tests {
     use abide_rpc::proto::cluster::CompactState;
     use expect_test::expect;
 
-    fn reply(problem: &str) -> CompactReply {
+    #[test]
+    fn what_is_wrong_is_told_of_databases_and_nodes() {
         let log = DatabaseState {
             name: "log".to_owned(),
             running: false,
             bytes_before: 3 << 30,
             bytes: 1 << 30,
             took_ms: 65_000,
-            problem: problem.to_owned(),
+            problem: "3 MiB must be free on the disk, and 2 MiB are".to_owned(),
         };
-        CompactReply {
+        let reply = CompactReply {
             nodes: vec![
                 NodeCompaction {
                     node: 1,
@@ -162,20 +145,11 @@ mod tests {
                     problem: "the node is not connected".to_owned(),
                 },
             ],
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_kept_until_the_end() {
-        let mut last = reply("");
-        keep_problems(
-            &mut last,
-            &reply("3 MiB must be free on the disk, and 2 MiB are"),
-        );
+        };
         expect![[r#"
             NODE  NAME   DATABASE  BEFORE   AFTER    TOOK   PROBLEM
             N1    node1  log       3.0 GiB  1.0 GiB  1m 5s  3 MiB must be free on the disk, and 2 MiB are
             N3    node3  -         -        -        -      the node is not connected
-        "#]].assert_eq(&show(&last, false));
+        "#]].assert_eq(&show(&reply, false));
     }
 }
